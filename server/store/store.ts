@@ -1,0 +1,182 @@
+/**
+ * The ports to what the server keeps. Each concern has its own narrow port; one implementation (sql.ts) serves SQLite and
+ * PostgreSQL, and test/suites/store.ts holds every implementation to the same behaviour.
+ *
+ * Every write appends its changes to the log in the same transaction, and is durable when its promise resolves. Log
+ * positions are gap-free and ascending in commit order: a reader that has seen position N has seen everything up to N.
+ * Values cross a thread boundary: they are plain data.
+ */
+import type { Bundle } from '../../src/spiffe/bundle.ts';
+import type { Entry, EntryDraft, EntryPatch } from '../../src/spiffe/entry.ts';
+import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import type { Selector } from '../../src/spiffe/selector.ts';
+
+export interface Store {
+  readonly entries: Entries;
+  readonly nodes: Nodes;
+  readonly bundles: Bundles;
+  readonly tokens: Tokens;
+  readonly federation: Federation;
+  readonly journal: Journal;
+  readonly log: ChangeLog;
+  /** Takes the database for `trustDomain`, or refuses with `data/foreign` when it belongs to another one. */
+  claim(trustDomain: TrustDomain): Promise<void>;
+  /** Resolves when a trivial read works: for readiness. Rejects with `peer/unavailable`. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** `seq` orders entries by creation and is never reused: it is the page token. */
+export interface StoredEntry extends Entry {
+  readonly seq: number;
+}
+
+/** What a draft without an id and a time gets from outside the store. */
+export interface Stamp {
+  /** The id to use when the draft's is empty. */
+  id: string;
+  /** Unix seconds. */
+  now: number;
+}
+
+export type Created =
+  | { readonly created: StoredEntry }
+  /** An entry with the same SPIFFE ID, parent and selector set exists. */
+  | { readonly similar: StoredEntry }
+  /** The given id is taken. */
+  | { readonly taken: string }
+  /** `federatesWith` names a trust domain without a bundle. */
+  | { readonly unknownBundle: TrustDomain };
+
+export interface Entries {
+  /** One transaction for all; the outcomes are in order. Drafts are valid and canonical (src/spiffe/entry.ts). */
+  create(drafts: readonly { draft: EntryDraft; stamp: Stamp }[]): Promise<readonly Created[]>;
+  /** Sets the given fields and adds one to the revision, whatever the patch holds. One transaction. */
+  update(
+    patches: readonly { id: string; patch: EntryPatch }[],
+  ): Promise<readonly ({ readonly updated: StoredEntry } | { readonly missing: true } | { readonly unknownBundle: TrustDomain })[]>;
+  /** One transaction; the deleted entries, or undefined where there was none. */
+  delete(ids: readonly string[]): Promise<readonly (StoredEntry | undefined)[]>;
+  get(id: string): Promise<StoredEntry | undefined>;
+  /** Entries with seq above `after`, ascending: to fill a memory at start. */
+  scan(after: number, limit: number): Promise<readonly StoredEntry[]>;
+  /** Deletes at most `limit` entries whose expiry is set and before `now` (Unix seconds); how many. */
+  prune(now: number, limit: number): Promise<number>;
+}
+
+export interface Node {
+  readonly id: SpiffeId;
+  readonly attestationType: string;
+  /** Decimal serial of the current agent SVID; empty when banned. */
+  readonly serial: string;
+  /** Unix seconds. */
+  readonly expiresAt: number;
+  /** The renewed SVID not used yet; empty when none. */
+  readonly nextSerial: string;
+  readonly nextExpiresAt: number;
+  readonly canReattest: boolean;
+  readonly selectors: readonly Selector[];
+  readonly agentVersion: string;
+}
+
+export interface StoredNode extends Node {
+  readonly seq: number;
+}
+
+export interface Nodes {
+  /**
+   * Records a freshly attested node, replacing what was known of it, unless it is banned. With `token` the join token is
+   * consumed in the same transaction; exactly one of many callers with one token wins.
+   */
+  attest(node: Node, token?: { value: string; now: number }): Promise<'attested' | 'banned' | 'token-missing' | 'token-expired'>;
+  /** Stores the renewed serial beside the current one. False when the node is gone or banned. */
+  renew(id: SpiffeId, nextSerial: string, nextExpiresAt: number): Promise<boolean>;
+  /** Makes the next serial the current one, if it still is `serial`. */
+  activate(id: SpiffeId, serial: string): Promise<boolean>;
+  /** Clears both serials; the record stays. False when there is no such node. */
+  ban(id: SpiffeId): Promise<boolean>;
+  /** Evicts: removes the node, its selectors, and every entry whose parent it is. False when there is no such node. */
+  delete(id: SpiffeId): Promise<boolean>;
+  setVersion(id: SpiffeId, agentVersion: string): Promise<boolean>;
+  get(id: SpiffeId): Promise<StoredNode | undefined>;
+  scan(after: number, limit: number): Promise<readonly StoredNode[]>;
+}
+
+export interface Bundles {
+  get(trustDomain: TrustDomain): Promise<Bundle | undefined>;
+  list(): Promise<readonly Bundle[]>;
+  /**
+   * Writes a bundle if the stored one is as expected: `absent`, `present`, `any`, or a sequence number for
+   * compare-and-swap. The bundle is stored as given, its sequence included. False when the expectation failed.
+   */
+  put(bundle: Bundle, expect: 'absent' | 'present' | 'any' | bigint): Promise<boolean>;
+  /**
+   * Deletes a foreign bundle. Linked entries: `restrict` refuses, `delete` deletes them too, `dissociate` unlinks them
+   * (their revision rises).
+   */
+  delete(trustDomain: TrustDomain, mode: 'restrict' | 'delete' | 'dissociate'): Promise<'deleted' | 'missing' | { readonly linked: number }>;
+}
+
+export interface JoinToken {
+  readonly value: string;
+  /** Unix seconds. */
+  readonly expiresAt: number;
+}
+
+export interface Tokens {
+  /** Stores a token and, in the same transaction, the node alias entry that goes with it. `taken` when the value exists. */
+  create(token: JoinToken, alias?: { draft: EntryDraft; stamp: Stamp }): Promise<'created' | 'taken'>;
+  get(value: string): Promise<JoinToken | undefined>;
+  /** Deletes tokens expired before `now`, with their alias entries; how many tokens. */
+  prune(now: number): Promise<number>;
+}
+
+export interface FederationRelationship {
+  readonly trustDomain: TrustDomain;
+  readonly bundleEndpointUrl: string;
+  readonly profile: { readonly kind: 'https_web' } | { readonly kind: 'https_spiffe'; readonly endpointSpiffeId: SpiffeId };
+}
+
+export interface Federation {
+  /** Creates; false when one exists. A bundle given is stored too (upsert), in the same transaction. */
+  create(relationship: FederationRelationship, bundle?: Bundle): Promise<boolean>;
+  update(relationship: FederationRelationship, bundle?: Bundle): Promise<boolean>;
+  delete(trustDomain: TrustDomain): Promise<boolean>;
+  get(trustDomain: TrustDomain): Promise<FederationRelationship | undefined>;
+  list(): Promise<readonly FederationRelationship[]>;
+}
+
+/** Small named documents with compare-and-swap: what authorities there are and were. */
+export interface Journal {
+  get(name: string): Promise<{ readonly version: number; readonly text: string } | undefined>;
+  /** Writes if the stored version is `expect` (0: no document yet). False when another writer came first. */
+  put(name: string, text: string, expect: number): Promise<boolean>;
+}
+
+/** One change. Values are whole, so that a follower needs no further read. */
+export type Change = { readonly position: number } & (
+  | {
+      readonly kind: 'entry';
+      readonly id: string;
+      /** Undefined when the entry was deleted. */
+      readonly entry: StoredEntry | undefined;
+      /** What the entry was before: whose authorisation may shrink. Undefined when it is new. */
+      readonly before: { readonly spiffeId: SpiffeId; readonly parentId: SpiffeId } | undefined;
+    }
+  | { readonly kind: 'node'; readonly id: SpiffeId; readonly node: StoredNode | undefined }
+  | { readonly kind: 'bundle'; readonly trustDomain: TrustDomain; readonly bundle: Bundle | undefined }
+  | { readonly kind: 'federation'; readonly trustDomain: TrustDomain }
+);
+
+export interface ChangeLog {
+  /** The newest committed position; 0 in a new database. */
+  position(): Promise<number>;
+  /** The oldest position still held; a reader behind it must start from a scan. */
+  oldest(): Promise<number>;
+  /** Changes above `after`, ascending, at most `limit`. Recent ones come from memory. */
+  read(after: number, limit: number): Promise<readonly Change[]>;
+  /** Told (with the newest known position) after each commit that changed something; the returned function ends it. */
+  onAppend(told: (position: number) => void): () => void;
+  /** Forgets changes at or below `position`. */
+  prune(position: number): Promise<void>;
+}
