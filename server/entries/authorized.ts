@@ -1,0 +1,85 @@
+/**
+ * Which entries a node may hold: pure functions of the world. An entry belongs to a node when its parent is the node, or
+ * a node alias whose selectors the node has, or the SPIFFE ID of an entry that itself belongs to the node.
+ */
+import { isMemberOf, type SpiffeId, serverId, type TrustDomain, trustDomainOf } from '../../src/spiffe/id.ts';
+import { matches, type Selector } from '../../src/spiffe/selector.ts';
+import type { StoredEntry } from '../store/store.ts';
+import type { World } from './world.ts';
+
+/** The part of a node that decides. */
+export interface NodeFacts {
+  readonly id: SpiffeId;
+  readonly selectors: readonly Selector[];
+}
+
+/** All entries the node may hold. Aliases themselves are not among them; entries for them are. */
+export function authorizedEntries(world: World, node: NodeFacts): readonly StoredEntry[] {
+  const trustDomain = trustDomainOf(node.id);
+  const found = new Map<string, StoredEntry>();
+  const seen = new Set<SpiffeId>([node.id]);
+  const parents: SpiffeId[] = [node.id];
+  const held = new Set(node.selectors);
+  for (const alias of world.childrenOf(serverId(trustDomain))) {
+    if (matches(alias.selectors, held) && !seen.has(alias.spiffeId)) {
+      seen.add(alias.spiffeId);
+      parents.push(alias.spiffeId);
+    }
+  }
+  for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
+    for (const entry of world.childrenOf(parent)) {
+      if (!isMemberOf(entry.spiffeId, trustDomain)) continue;
+      found.set(entry.id, entry);
+      if (!seen.has(entry.spiffeId)) {
+        seen.add(entry.spiffeId);
+        parents.push(entry.spiffeId);
+      }
+    }
+  }
+  return [...found.values()];
+}
+
+/** Whether the node may hold this one entry: walks from the entry up, so that it costs the depth and not the number. */
+export function mayHold(world: World, node: NodeFacts, entry: StoredEntry): boolean {
+  const trustDomain = trustDomainOf(node.id);
+  if (!isMemberOf(entry.spiffeId, trustDomain)) return false;
+  const server = serverId(trustDomain);
+  if (entry.parentId === server) return false;
+  const held = new Set(node.selectors);
+  const seen = new Set<SpiffeId>();
+  const parents: SpiffeId[] = [entry.parentId];
+  for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
+    if (parent === node.id) return true;
+    if (seen.has(parent)) continue;
+    seen.add(parent);
+    for (const above of world.entriesOf(parent)) {
+      if (above.parentId !== server) parents.push(above.parentId);
+      else if (matches(above.selectors, held)) return true;
+    }
+  }
+  return false;
+}
+
+/** Entries below `id`, the whole way down: whose authorisation can change with it. */
+export function descendants(world: World, id: SpiffeId): readonly StoredEntry[] {
+  const found = new Map<string, StoredEntry>();
+  const seen = new Set<SpiffeId>([id]);
+  const parents: SpiffeId[] = [id];
+  for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
+    for (const entry of world.childrenOf(parent)) {
+      found.set(entry.id, entry);
+      if (!seen.has(entry.spiffeId)) {
+        seen.add(entry.spiffeId);
+        parents.push(entry.spiffeId);
+      }
+    }
+  }
+  return [...found.values()];
+}
+
+/** The trust domains whose bundles a holder of these entries needs, its own aside. */
+export function federatedDomains(entries: Iterable<StoredEntry>): ReadonlySet<TrustDomain> {
+  const domains = new Set<TrustDomain>();
+  for (const entry of entries) for (const domain of entry.federatesWith) domains.add(domain);
+  return domains;
+}

@@ -1,0 +1,192 @@
+/**
+ * The authorised world in memory: every entry, node and bundle of the trust domain, kept up to date by following the
+ * change log (design: the log is the heart). Reads never touch the database; writes go to the store and are seen here
+ * once `reach` has caught up with them.
+ */
+import type { Bundle } from '../../src/spiffe/bundle.ts';
+import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import type { Change, Store, StoredEntry, StoredNode } from '../store/store.ts';
+
+/** What a reader sees. Maps are live: take what is needed before the next wait. */
+export interface World {
+  readonly entries: ReadonlyMap<string, StoredEntry>;
+  readonly nodes: ReadonlyMap<SpiffeId, StoredNode>;
+  readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
+  /** The log position this memory has reached. */
+  readonly position: number;
+  /** Entries whose parent is `id`, in creation order. */
+  childrenOf(id: SpiffeId): Iterable<StoredEntry>;
+  /** Entries whose SPIFFE ID is `id`. */
+  entriesOf(id: SpiffeId): Iterable<StoredEntry>;
+  /** Entries in creation order with seq above `after`. */
+  entriesAfter(after: number): Iterable<StoredEntry>;
+}
+
+/** The world with its connection to the log. */
+export interface FollowedWorld extends World {
+  /** Resolves when everything committed up to this call is in memory: read your own writes. */
+  reach(): Promise<void>;
+  /** Told of each batch of changes after it was applied; the returned function ends it. */
+  onChanges(told: (changes: readonly Change[]) => void): () => void;
+  /** Stops following. */
+  close(): void;
+}
+
+const batch = 1000;
+
+/** Loads everything and follows the log from then on. */
+export async function followWorld(store: Store, onFailure: (error: unknown) => void): Promise<FollowedWorld> {
+  const memory = emptyWorld();
+  const start = await store.log.position();
+  for (let after = 0; ; ) {
+    const entries = await store.entries.scan(after, batch);
+    for (const entry of entries) memory.putEntry(entry);
+    const last = entries.at(-1);
+    if (!last) break;
+    after = last.seq;
+  }
+  for (let after = 0; ; ) {
+    const nodes = await store.nodes.scan(after, batch);
+    for (const node of nodes) memory.nodes.set(node.id, node);
+    const last = nodes.at(-1);
+    if (!last) break;
+    after = last.seq;
+  }
+  for (const bundle of await store.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
+  memory.position = start;
+
+  const readers = new Set<(changes: readonly Change[]) => void>();
+  let known = start;
+  let running: Promise<void> | undefined;
+
+  async function catchUp(): Promise<void> {
+    while (memory.position < known) {
+      const changes = await store.log.read(memory.position, batch);
+      const last = changes.at(-1);
+      if (!last) return;
+      for (const change of changes) memory.apply(change);
+      memory.position = last.position;
+      for (const reader of [...readers]) reader(changes);
+    }
+  }
+  function wake(): Promise<void> {
+    running ??= catchUp().finally(() => {
+      running = undefined;
+    });
+    return running;
+  }
+  const stop = store.log.onAppend((position) => {
+    known = Math.max(known, position);
+    wake().catch(onFailure);
+  });
+  known = Math.max(known, await store.log.position());
+  await wake();
+
+  return Object.assign(memory, {
+    async reach() {
+      while (memory.position < known) await wake();
+    },
+    onChanges(told: (changes: readonly Change[]) => void) {
+      readers.add(told);
+      return () => readers.delete(told);
+    },
+    close: stop,
+  });
+}
+
+/** A world with the means to change it; also what tests fill by hand. */
+export function emptyWorld() {
+  const entries = new Map<string, StoredEntry>();
+  const nodes = new Map<SpiffeId, StoredNode>();
+  const bundles = new Map<TrustDomain, Bundle>();
+  const byParent = new Map<SpiffeId, Set<StoredEntry>>();
+  const byId = new Map<SpiffeId, Set<StoredEntry>>();
+  /** Ascending by seq. */
+  const ordered: StoredEntry[] = [];
+
+  function index(entry: StoredEntry): void {
+    addTo(byParent, entry.parentId, entry);
+    addTo(byId, entry.spiffeId, entry);
+    const last = ordered.at(-1);
+    if (!last || last.seq < entry.seq) ordered.push(entry);
+    else ordered.splice(firstAtOrAfter(ordered, entry.seq), 0, entry);
+  }
+  function unindex(entry: StoredEntry): void {
+    removeFrom(byParent, entry.parentId, entry);
+    removeFrom(byId, entry.spiffeId, entry);
+    const at = firstAtOrAfter(ordered, entry.seq);
+    if (ordered[at] === entry) ordered.splice(at, 1);
+  }
+  const world = {
+    entries,
+    nodes,
+    bundles,
+    position: 0,
+    childrenOf: (id: SpiffeId): Iterable<StoredEntry> => byParent.get(id) ?? [],
+    entriesOf: (id: SpiffeId): Iterable<StoredEntry> => byId.get(id) ?? [],
+    *entriesAfter(after: number): Iterable<StoredEntry> {
+      for (let at = firstAtOrAfter(ordered, after + 1); at < ordered.length; at++) yield ordered[at] as StoredEntry;
+    },
+    putEntry(entry: StoredEntry): void {
+      const before = entries.get(entry.id);
+      if (before && before.seq === entry.seq && before.spiffeId === entry.spiffeId && before.parentId === entry.parentId) {
+        replaceIn(byParent, entry.parentId, before, entry);
+        replaceIn(byId, entry.spiffeId, before, entry);
+        ordered[firstAtOrAfter(ordered, entry.seq)] = entry;
+      } else {
+        if (before) unindex(before);
+        index(entry);
+      }
+      entries.set(entry.id, entry);
+    },
+    deleteEntry(id: string): void {
+      const before = entries.get(id);
+      if (!before) return;
+      unindex(before);
+      entries.delete(id);
+    },
+    apply(change: Change): void {
+      if (change.kind === 'entry') {
+        if (change.entry) world.putEntry(change.entry);
+        else world.deleteEntry(change.id);
+      } else if (change.kind === 'node') {
+        if (change.node) nodes.set(change.id, change.node);
+        else nodes.delete(change.id);
+      } else if (change.kind === 'bundle') {
+        if (change.bundle) bundles.set(change.trustDomain, change.bundle);
+        else bundles.delete(change.trustDomain);
+      }
+    },
+  };
+  return world;
+}
+
+function firstAtOrAfter(ordered: readonly StoredEntry[], seq: number): number {
+  let low = 0;
+  let high = ordered.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((ordered[middle] as StoredEntry).seq < seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function addTo(map: Map<SpiffeId, Set<StoredEntry>>, key: SpiffeId, entry: StoredEntry): void {
+  const held = map.get(key);
+  if (held) held.add(entry);
+  else map.set(key, new Set([entry]));
+}
+
+function removeFrom(map: Map<SpiffeId, Set<StoredEntry>>, key: SpiffeId, entry: StoredEntry): void {
+  const held = map.get(key);
+  if (!held) return;
+  held.delete(entry);
+  if (held.size === 0) map.delete(key);
+}
+
+function replaceIn(map: Map<SpiffeId, Set<StoredEntry>>, key: SpiffeId, before: StoredEntry, after: StoredEntry): void {
+  const held = map.get(key);
+  held?.delete(before);
+  addTo(map, key, after);
+}
