@@ -1,0 +1,212 @@
+/** The server's options: one table, checks across them, and the type everything else of the server is written against. */
+
+import { printDuration } from '../src/config/duration.ts';
+import {
+  choice,
+  count,
+  duration,
+  fileMode,
+  type HostPort,
+  hostPort,
+  listOf,
+  path,
+  socketPath,
+  spiffeId,
+  text,
+  toggle,
+  trustDomain,
+} from '../src/config/kinds.ts';
+import { ownSocketRules, sharedSections } from '../src/config/shared.ts';
+import {
+  derived,
+  type OptionsOf,
+  optional,
+  optionalSection,
+  type Program,
+  type Reading,
+  type Rule,
+  readOptions,
+  required,
+  type Sources,
+  section,
+  setting,
+} from '../src/config.ts';
+
+const second = 1000;
+const minute = 60 * second;
+const hour = 60 * minute;
+const day = 24 * hour;
+const lifetime = duration(second, 3650 * day);
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
+const perSecond = count(0, 1_000_000);
+
+export const serverTable = {
+  trustDomain: required(trustDomain, 'The trust domain this server is the authority of.'),
+  dataDir: setting(
+    path,
+    '.mutual/server',
+    'Where keys and the embedded database are kept. Only the server may read it.',
+  ),
+  listen: setting<HostPort>(
+    hostPort(0),
+    { host: '0.0.0.0', port: 8081 },
+    'Where agents connect. Port 0 takes a free one.',
+  ),
+  adminSocket: derived(
+    socketPath,
+    '<dataDir>/private/api.sock',
+    (of) => `${of('dataDir')}/private/api.sock`,
+    'The socket on which the command line and other tools administer the server.',
+    { env: 'MUTUAL_ADMIN_SOCKET' },
+  ),
+  adminSocketMode: setting(
+    fileMode,
+    0o770,
+    'The mode of the admin socket: whoever may write to it is an administrator.',
+  ),
+  database: derived(
+    text,
+    'sqlite:<dataDir>/mutual.db',
+    (of) => `sqlite:${of('dataDir')}/mutual.db`,
+    'Where entries, nodes and the log of changes are stored: `sqlite:PATH` or `sqlite::memory:`.',
+    { secret: true },
+  ),
+  adminIds: setting(listOf(spiffeId), [], 'SPIFFE IDs that may administer the server over its TCP listener.'),
+  defaultX509SvidTtl: setting(lifetime, hour, 'How long an X.509-SVID lives when its entry does not say.'),
+  defaultJwtSvidTtl: setting(lifetime, 5 * minute, 'How long a JWT-SVID lives when its entry does not say.'),
+  agentTtl: derived(
+    lifetime,
+    'defaultX509SvidTtl',
+    (of) => of('defaultX509SvidTtl') as number,
+    'How long the SVID of an agent lives.',
+  ),
+  caTtl: setting(lifetime, day, 'How long an X.509 authority and a JWT signing key live.'),
+  caKeyType: setting(keyType, 'ec-p256', 'The key type of X.509 authorities.'),
+  jwtKeyType: derived(
+    keyType,
+    'caKeyType',
+    (of) => of('caKeyType') as 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096',
+    'The key type of JWT authorities.',
+  ),
+  caSubject: section('The subject of X.509 authorities. A serial number is added to it.', {
+    country: setting(listOf(text), ['US'], 'Country names.'),
+    organization: setting(listOf(text), ['SPIFFE'], 'Organization names.'),
+    commonName: setting(text, '', 'The common name.'),
+  }),
+  jwtIssuer: optional(text, 'The `iss` claim of JWT-SVIDs. Without it they have none.'),
+  disableJwtSvids: setting(toggle, false, 'Issues no JWT-SVIDs and publishes no JWT authorities.'),
+  refreshHint: setting(
+    duration(second, 30 * day),
+    5 * minute,
+    'How often those who trust this domain should fetch its bundle.',
+  ),
+  rateLimits: section(
+    'Calls per second and address on the TCP listener, each with a burst of the same number; 0 is no limit.',
+    {
+      attest: setting(perSecond, 1, 'Node attestations.'),
+      csr: setting(
+        perSecond,
+        500,
+        'Certificate requests: X.509-SVIDs of workloads, agents and downstream authorities.',
+      ),
+      jwt: setting(perSecond, 500, 'JWT-SVIDs.'),
+      wit: setting(perSecond, 500, 'WIT-SVIDs.'),
+      push: setting(perSecond, 500, 'JWT and WIT authorities published by downstream servers.'),
+      post: setting(perSecond, 10, 'Status reports of agents.'),
+    },
+  ),
+  pruneNodesExpiredFor: optional(
+    duration(second, 3650 * day),
+    'Forgets nodes whose SVID expired this long ago. Without it they are kept. Banned nodes are always kept.',
+  ),
+  nodeAttestors: section('How nodes may prove what they are.', {
+    joinToken: section('A token made by `mutual token create`, good for one node.', {
+      enabled: setting(toggle, true, 'Whether join tokens are accepted.'),
+    }),
+    x509pop: optionalSection('A certificate the node has from elsewhere, and its key. Off until configured.', {
+      mode: setting(
+        choice('external_pki', 'spiffe'),
+        'external_pki',
+        'Whose certificates: those of `caBundlePaths`, or X.509-SVIDs of this trust domain.',
+      ),
+      caBundlePaths: setting(listOf(path), [], 'PEM files of the roots that `external_pki` trusts.'),
+      spiffePrefix: setting(text, '/spire-exchange', 'The path under which an X.509-SVID must lie in mode `spiffe`.'),
+      maxIntermediates: setting(count(0, 16), 4, 'The most intermediate certificates a node may send.'),
+      maxRsaKeySize: setting(count(2048, 16384), 8192, 'The largest RSA key of a node, in bits.'),
+    }),
+  }),
+  keys: section('The signing keys.', {
+    store: setting(
+      choice('disk', 'memory'),
+      'disk',
+      '`disk` keeps them in `<dataDir>/keys.json`, mode 0600; `memory` makes new authorities at each start.',
+    ),
+  }),
+  ...sharedSections,
+} as const;
+
+type FromTable = OptionsOf<typeof serverTable>;
+export interface ServerOptions extends FromTable {}
+
+const rules: readonly Rule<ServerOptions>[] = [
+  ...ownSocketRules('adminSocket'),
+  {
+    needs: ['caTtl', 'defaultX509SvidTtl', 'defaultJwtSvidTtl', 'agentTtl'],
+    check(options, report) {
+      const longest = Math.floor(options.caTtl / 6);
+      for (const key of ['defaultX509SvidTtl', 'defaultJwtSvidTtl', 'agentTtl'] as const) {
+        if (options[key] <= longest) continue;
+        report.warn(
+          key,
+          `${printDuration(options[key])} is longer than a sixth of caTtl (${printDuration(options.caTtl)}): ` +
+            `SVIDs will be cut short near the end of an authority; use at most ${printDuration(longest)} or a longer caTtl`,
+        );
+      }
+    },
+  },
+  {
+    needs: ['database'],
+    check({ database }, report) {
+      const scheme = /^([a-z]+):/.exec(database)?.[1];
+      if (scheme !== 'sqlite' || database === 'sqlite:') {
+        report.fault('database', 'is not a database this version knows; give sqlite:PATH or sqlite::memory:');
+      }
+    },
+  },
+  {
+    needs: ['nodeAttestors.x509pop.mode', 'nodeAttestors.x509pop.caBundlePaths', 'nodeAttestors.x509pop.spiffePrefix'],
+    check({ nodeAttestors: { x509pop } }, report) {
+      if (x509pop === undefined) return;
+      const at = 'nodeAttestors.x509pop';
+      if (x509pop.mode === 'external_pki' && x509pop.caBundlePaths.length === 0) {
+        report.fault(`${at}.caBundlePaths`, 'is empty; mode external_pki needs at least one PEM file of roots');
+      }
+      if (x509pop.mode === 'spiffe' && x509pop.caBundlePaths.length > 0) {
+        report.fault(
+          `${at}.caBundlePaths`,
+          'is not used in mode spiffe, which trusts the own trust domain; leave it out',
+        );
+      }
+      if (!x509pop.spiffePrefix.startsWith('/')) {
+        report.fault(`${at}.spiffePrefix`, `${JSON.stringify(x509pop.spiffePrefix)} does not begin with "/"`);
+      }
+    },
+  },
+  {
+    needs: ['jwtIssuer', 'disableJwtSvids'],
+    check(options, report) {
+      if (options.disableJwtSvids && options.jwtIssuer !== undefined) {
+        report.warn('jwtIssuer', 'has no use, since disableJwtSvids is true');
+      }
+    },
+  },
+];
+
+export const serverProgram: Program<typeof serverTable, ServerOptions> = { name: 'server', table: serverTable, rules };
+
+/** Reads the server's options. Throws `config/invalid` with every fault. */
+export function readServerOptions(
+  sources: Sources,
+): Promise<Reading<ServerOptions> & { readonly options: ServerOptions }> {
+  return readOptions(serverProgram, sources);
+}

@@ -1,0 +1,387 @@
+/**
+ * Options from one declared table per program: flags over environment over file over default. Whatever is wrong is found
+ * in one reading, each fault with its place; the result is complete, typed by the table and frozen. Unknown keys are
+ * refused with the nearest known one. The reference page, `config explain` and the help are made from the same table
+ * (src/config/describe.ts).
+ */
+
+import type { FileNode } from './config/file.ts';
+import type { Kind } from './config/kinds.ts';
+import { nearest } from './config/nearest.ts';
+import { Fault, quote } from './errors.ts';
+
+/** One option. `maybe`: it has no default and may be left out. */
+export interface Option<T, Presence extends 'sure' | 'maybe' = 'sure' | 'maybe'> {
+  readonly is: 'option';
+  readonly presence: Presence;
+  readonly kind: Kind<T>;
+  /** One or two sentences for the reference page and the help. */
+  readonly means: string;
+  readonly fallback?: Fallback<T>;
+  /** Never printed: not by `explain`, not in a fault. */
+  readonly secret: boolean;
+  /** The environment variable, where it is not `MUTUAL_` and the path. */
+  readonly env?: string;
+}
+
+/** A default: a value, or one made from other options with the words that describe it. */
+export type Fallback<T> = { readonly value: T } | { readonly words: string; readonly from: (of: Lookup) => T };
+
+/** Reads another option's final value by its path, which must stand earlier in the table. */
+export type Lookup = (path: string) => unknown;
+
+/** Options that belong together. A `maybe` section is there only when one of its keys was given somewhere. */
+export interface Section<T extends Table, Presence extends 'sure' | 'maybe' = 'sure' | 'maybe'> {
+  readonly is: 'section';
+  readonly presence: Presence;
+  readonly means: string;
+  readonly table: T;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a table holds options of every type; OptionsOf gives each its own.
+export type Table = { readonly [key: string]: Option<any> | Section<any> };
+
+type ValueOf<T> = T extends Option<infer V> ? V : T extends Section<infer S> ? OptionsOf<S> : never;
+type MaybeKeys<T> = { [K in keyof T]: T[K] extends { readonly presence: 'sure' } ? never : K }[keyof T];
+
+/** The type of the options a table declares. */
+export type OptionsOf<T> = { readonly [K in Exclude<keyof T, MaybeKeys<T>>]: ValueOf<T[K]> } & {
+  readonly [K in MaybeKeys<T>]?: ValueOf<T[K]>;
+};
+
+interface Extras {
+  secret?: true;
+  env?: string;
+}
+
+/** An option that must be given. */
+export function required<T>(kind: Kind<T>, means: string, extras: Extras = {}): Option<T, 'sure'> {
+  return { is: 'option', presence: 'sure', kind, means, secret: false, ...extras };
+}
+
+/** An option that may be left out. */
+export function optional<T>(kind: Kind<T>, means: string, extras: Extras = {}): Option<T, 'maybe'> {
+  return { is: 'option', presence: 'maybe', kind, means, secret: false, ...extras };
+}
+
+/** An option with a default. */
+export function setting<T>(kind: Kind<T>, fallback: T, means: string, extras: Extras = {}): Option<T, 'sure'> {
+  return { is: 'option', presence: 'sure', kind, means, fallback: { value: fallback }, secret: false, ...extras };
+}
+
+/** An option whose default follows from options before it in the table; `words` says how. */
+export function derived<T>(
+  kind: Kind<T>,
+  words: string,
+  from: (of: Lookup) => T,
+  means: string,
+  extras: Extras = {},
+): Option<T, 'sure'> {
+  return { is: 'option', presence: 'sure', kind, means, fallback: { words, from }, secret: false, ...extras };
+}
+
+export function section<const T extends Table>(means: string, table: T): Section<T, 'sure'> {
+  return { is: 'section', presence: 'sure', means, table };
+}
+
+export function optionalSection<const T extends Table>(means: string, table: T): Section<T, 'maybe'> {
+  return { is: 'section', presence: 'maybe', means, table };
+}
+
+/** A check across options. It is left out when one of `needs` (paths) is itself at fault. */
+export interface Rule<O> {
+  readonly needs: readonly string[];
+  check(options: O, report: Report): void;
+}
+
+/** Both take the path of the option to blame and the end of a sentence that begins with it. */
+export interface Report {
+  fault(path: string, message: string): void;
+  warn(path: string, message: string): void;
+}
+
+/** A program's whole declaration. */
+export interface Program<T extends Table, O = OptionsOf<T>> {
+  /** `server` or `agent`. */
+  readonly name: string;
+  readonly table: T;
+  readonly rules: readonly Rule<O>[];
+}
+
+export interface Sources {
+  /**
+   * What the command line gave, by flag name without dashes (`trust-domain`) or as commander spells it (`trustDomain`).
+   * Keys that are no option of the table are left to the caller.
+   */
+  readonly flags?: Readonly<Record<string, unknown>>;
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly file?: { readonly path: string; readonly text: string } | undefined;
+}
+
+/** Where a value came from. `at`: `--listen`, `MUTUAL_LISTEN`, `server.yaml:3:1` or `default`. */
+export interface Origin {
+  readonly from: 'flag' | 'env' | 'file' | 'default' | 'none';
+  readonly at: string;
+}
+
+export interface Reading<O> {
+  /** Deep-frozen. Undefined when there are problems. */
+  readonly options: O | undefined;
+  /** Every fault, each a whole sentence with its place. */
+  readonly problems: readonly string[];
+  /** What works but is hardly meant. */
+  readonly warnings: readonly string[];
+  /** By option path. */
+  readonly origins: ReadonlyMap<string, Origin>;
+}
+
+/** One option of a table with the names it goes by. */
+export interface Row {
+  /** Path in a file: `rateLimits.attest`. */
+  readonly path: string;
+  /** `--rate-limits-attest` */
+  readonly flag: string;
+  /** `MUTUAL_RATE_LIMITS_ATTEST` */
+  readonly env: string;
+  readonly option: Option<unknown>;
+}
+
+/** All options of a table, in its order. */
+export function rowsOf(table: Table, prefix = ''): Row[] {
+  return Object.entries(table).flatMap(([key, part]) => {
+    const path = `${prefix}${key}`;
+    if (part.is === 'section') return rowsOf(part.table as Table, `${path}.`);
+    const words = path
+      .replaceAll('.', '-')
+      .replaceAll(/([a-z0-9])([A-Z])/g, '$1-$2')
+      .toLowerCase();
+    const env = part.env ?? `MUTUAL_${words.replaceAll('-', '_').toUpperCase()}`;
+    return [{ path, flag: `--${words}`, env, option: part as Option<unknown> }];
+  });
+}
+
+/**
+ * Reads a program's options. Throws one Fault `config/invalid` that lists every problem.
+ * @returns the options and the warnings to log once a log is there
+ */
+export async function readOptions<T extends Table, O = OptionsOf<T>>(
+  program: Program<T, O>,
+  sources: Sources,
+): Promise<Reading<O> & { readonly options: O }> {
+  const reading = await inspectOptions(program, sources);
+  const { options, problems } = reading;
+  if (options !== undefined) return { ...reading, options };
+  const text = problems.length === 1 ? problems[0]! : `${problems.length} faults:\n  ${problems.join('\n  ')}`;
+  throw new Fault('config/invalid', `the configuration of the ${program.name} cannot be used: ${text}`, {
+    hint: `mutual config explain ${program.name} lists every option.`,
+  });
+}
+
+/** Reads a program's options and tells everything there is to tell; throws nothing. */
+export async function inspectOptions<T extends Table, O = OptionsOf<T>>(
+  program: Program<T, O>,
+  sources: Sources,
+): Promise<Reading<O>> {
+  const problems: string[] = [];
+  const warnings: string[] = [];
+  const origins = new Map<string, Origin>();
+  const faulty = new Set<string>();
+  const values = new Map<string, unknown>();
+  const rows = rowsOf(program.table);
+  const given = new Map<string, FileNode>();
+  const presentSections = new Set<string>();
+
+  if (sources.file !== undefined) {
+    // Loaded only here: a program that is given no file starts faster without a YAML parser.
+    const { parseConfigFile } = await import('./config/file.ts');
+    const tree = parseConfigFile(sources.file.path, sources.file.text);
+    problems.push(...tree.problems);
+    if (tree.root !== undefined) {
+      collect(program.table, '', tree.root, rows, given, presentSections, problems);
+    }
+  }
+  warnings.push(...strangeVariables(rows, sources.env ?? {}));
+
+  for (const row of rows) {
+    const { path, option } = row;
+    const found = pick(row, sources, given.get(path));
+    origins.set(path, found?.origin ?? { from: option.fallback === undefined ? 'none' : 'default', at: 'default' });
+    if (found === undefined) continue;
+    markSections(path, presentSections);
+    try {
+      values.set(path, found.read());
+    } catch (error) {
+      faulty.add(path);
+      const why = error instanceof Fault ? error.message : String(error);
+      const said = option.secret ? `is not a ${option.kind.name} that can be used (the value is not shown)` : why;
+      problems.push(`${sayWhere(path, found.origin)} ${said}`);
+    }
+  }
+
+  const isThere = (path: string): boolean =>
+    sectionsAbove(program.table, path).every((one) => presentSections.has(one));
+  for (const { path, flag, env, option } of rows) {
+    if (values.has(path) || faulty.has(path) || !isThere(path)) continue;
+    if (option.fallback === undefined) {
+      if (option.presence === 'maybe') continue;
+      faulty.add(path);
+      problems.push(`${path}: is not set; give ${flag}, ${env}, or ${path} in a configuration file`);
+      continue;
+    }
+    if ('value' in option.fallback) values.set(path, option.fallback.value);
+    else {
+      let whole = true;
+      const value = option.fallback.from((other) => {
+        if (faulty.has(other)) whole = false;
+        return values.get(other);
+      });
+      if (whole) values.set(path, value);
+      else faulty.add(path);
+    }
+  }
+
+  const options = deepFreeze(build(program.table, '', values, presentSections)) as O;
+  const report: Report = {
+    fault: (path, message) => problems.push(`${sayWhere(path, origins.get(path))} ${message}`),
+    warn: (path, message) => warnings.push(`${sayWhere(path, origins.get(path))} ${message}`),
+  };
+  for (const rule of program.rules) {
+    if (rule.needs.every((path) => !faulty.has(path))) rule.check(options, report);
+  }
+  return { options: problems.length === 0 ? options : undefined, problems, warnings, origins };
+}
+
+/** Walks the file beside the table: leaves go to `given`, what the table does not know becomes a problem. */
+function collect(
+  table: Table,
+  prefix: string,
+  node: FileNode,
+  rows: readonly Row[],
+  given: Map<string, FileNode>,
+  presentSections: Set<string>,
+  problems: string[],
+): void {
+  if (node.is !== 'map') {
+    // A section named without content, as in `x509pop:`, is there with its defaults.
+    if (node.is !== 'null') problems.push(`${node.at}: ${prefix.slice(0, -1)}: is a section; give keys below it`);
+    return;
+  }
+  for (const [key, { at, node: below }] of node.keys) {
+    const part = Object.hasOwn(table, key) ? table[key] : undefined;
+    const path = `${prefix}${key}`;
+    if (part === undefined) {
+      problems.push(`${at}: ${path}: is not an option${didYouMean(key, prefix, table, rows)}`);
+    } else if (part.is === 'section') {
+      markSections(`${path}.`, presentSections);
+      collect(part.table as Table, `${path}.`, below, rows, given, presentSections, problems);
+    } else {
+      given.set(path, below);
+    }
+  }
+}
+
+function didYouMean(key: string, prefix: string, table: Table, rows: readonly Row[]): string {
+  const beside = nearest(key, Object.keys(table));
+  if (beside !== undefined) return `; did you mean ${quote(prefix + beside)}?`;
+  const whole =
+    nearest(
+      prefix + key,
+      rows.map((row) => row.path),
+    ) ?? rows.find((row) => row.path.endsWith(`.${key}`))?.path;
+  return whole === undefined ? '' : `; did you mean ${quote(whole)}?`;
+}
+
+interface Found {
+  readonly origin: Origin;
+  read(): unknown;
+}
+
+/** The strongest source that has the option. */
+function pick(row: Row, sources: Sources, node: FileNode | undefined): Found | undefined {
+  const { option, flag, env } = row;
+  const { kind } = option;
+  const name = flag.slice(2);
+  const flags = sources.flags ?? {};
+  const fromFlag = flags[name] ?? flags[name.replaceAll(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())];
+  if (fromFlag !== undefined) {
+    const texts = Array.isArray(fromFlag) ? fromFlag.map(String) : String(fromFlag);
+    return { origin: { from: 'flag', at: flag }, read: () => kind.read(texts) };
+  }
+  const fromEnv = sources.env?.[env];
+  if (fromEnv !== undefined && fromEnv !== '') {
+    const read = (): unknown => kind.read(kind.list ? fromEnv.split(',').map((part) => part.trim()) : fromEnv);
+    return { origin: { from: 'env', at: env }, read };
+  }
+  if (node === undefined) return undefined;
+  return { origin: { from: 'file', at: node.at }, read: () => kind.read(textsOf(node, kind)) };
+}
+
+function textsOf(node: FileNode, kind: Kind<unknown>): string | string[] {
+  if (node.is === 'null') throw new Fault('config/invalid', 'is empty; give a value or leave it out');
+  if (node.is === 'map') throw new Fault('config/invalid', `is a ${kind.name} and has no keys below it`);
+  if (node.is === 'text') {
+    if (kind.list) throw new Fault('config/invalid', `${quote(node.text)} is not a list; write [${node.text}]`);
+    return node.text;
+  }
+  return node.items.map((item) => {
+    if (item.is !== 'text') throw new Fault('config/invalid', `has something else than a plain value at ${item.at}`);
+    return item.text;
+  });
+}
+
+/** Variables that look like a slip of a known name. Others with our prefix may belong to another program of ours. */
+function strangeVariables(rows: readonly Row[], env: Readonly<Record<string, string | undefined>>): string[] {
+  const known = rows.map((row) => row.env);
+  const plain = new Map(known.map((name) => [name.replaceAll('_', ''), name]));
+  return Object.keys(env).flatMap((name) => {
+    if (!name.startsWith('MUTUAL_') || known.includes(name)) return [];
+    const meant = plain.get(name.replaceAll('_', ''));
+    return meant === undefined ? [] : [`${name}: is not read; did you mean ${meant}?`];
+  });
+}
+
+/** The optional sections a path lies in, outermost first. */
+function sectionsAbove(table: Table, path: string): string[] {
+  const names: string[] = [];
+  let level = table;
+  let prefix = '';
+  for (const key of path.split('.').slice(0, -1)) {
+    const part = level[key];
+    if (part?.is !== 'section') break;
+    prefix = prefix === '' ? key : `${prefix}.${key}`;
+    if (part.presence === 'maybe') names.push(prefix);
+    level = part.table as Table;
+  }
+  return names;
+}
+
+function markSections(path: string, present: Set<string>): void {
+  const keys = path.split('.').slice(0, -1);
+  for (let depth = 1; depth <= keys.length; depth++) present.add(keys.slice(0, depth).join('.'));
+}
+
+function build(table: Table, prefix: string, values: Map<string, unknown>, present: Set<string>): object {
+  const result: Record<string, unknown> = {};
+  for (const [key, part] of Object.entries(table)) {
+    const path = `${prefix}${key}`;
+    if (part.is === 'option') {
+      if (values.has(path)) result[key] = values.get(path);
+    } else if (part.presence === 'sure' || present.has(path)) {
+      result[key] = build(part.table as Table, `${path}.`, values, present);
+    }
+  }
+  return result;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    Object.values(value).forEach(deepFreeze);
+  }
+  return value;
+}
+
+function sayWhere(path: string, origin: Origin | undefined): string {
+  if (origin === undefined || origin.from === 'default' || origin.from === 'none') return `${path}:`;
+  return origin.from === 'file' ? `${origin.at}: ${path}:` : `${origin.at}:`;
+}
