@@ -1,0 +1,154 @@
+/**
+ * Certificate signing requests (PKCS#10, RFC 2986), read as what they are: hostile bytes from someone not yet trusted.
+ * Size, structure and the kind and size of the key are checked before anything costly happens. What a request asks for
+ * is handed on as plain values; nothing here grants any of it.
+ */
+import { createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { describeSpki, type KeyShape, keyTypeOf, keyTypes, publicKeyOf, verifySignature } from './algorithms.ts';
+import { commonNameOf, readGeneralNames } from './certificate.ts';
+import { name, subjectAltName } from './certificate-writer.ts';
+import {
+  bitString,
+  type Cursor,
+  close,
+  context,
+  derCursor,
+  integer,
+  invalid,
+  objectId,
+  open,
+  openInside,
+  peek,
+  sequence,
+  set,
+  tag,
+  takeBits,
+  takeBoolean,
+  takeContent,
+  takeElement,
+  takeObjectId,
+  takeSmall,
+} from './der.ts';
+
+export interface Csr {
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Buffer;
+  readonly key: KeyShape;
+  /** Made when first asked for. Throws `der/invalid` when the bytes are no key. */
+  readonly publicKey: KeyObject;
+  /** Name, DER; checked for structure only. */
+  readonly subject: Buffer;
+  readonly commonName: string | undefined;
+  readonly uris: readonly string[];
+  readonly dnsNames: readonly string[];
+  /** Whether the request is signed by the key it carries. */
+  verify(): boolean;
+}
+
+const what = 'certificate request';
+const largest = 16_384;
+const extensionRequest = '1.2.840.113549.1.9.14';
+const subjectAltNameId = '2.5.29.17';
+
+/**
+ * Parses a request whose key is EC P-256 or P-384, or RSA of 2048 to `maxRsaBits` bits. Throws `der/invalid`.
+ * Requested extensions other than the alternative name are ignored, critical or not: they are wishes.
+ */
+export function parseCsr(der: Buffer, { maxRsaBits = 4096 }: { maxRsaBits?: number } = {}): Csr {
+  const whole = derCursor(der, what, largest);
+  const outer = open(whole, tag.sequence);
+  close(whole);
+  const info = takeElement(outer, tag.sequence);
+  const algorithm = takeElement(outer, tag.sequence);
+  const signature = takeBits(outer);
+  close(outer);
+
+  const body = open(derCursor(info, what), tag.sequence);
+  if (takeSmall(body) !== 0) throw invalid(what, 'its version is not 1');
+  const subject = takeElement(body, tag.sequence);
+  const spki = takeElement(body, tag.sequence);
+  const attributes = open(body, 0xa0);
+  close(body);
+
+  const key = describeSpki(spki, `${what} key`);
+  if (key.kind === 'ed25519' || (key.kind === 'ec' && key.curve === 'P-521')) {
+    throw invalid(what, 'its key is neither EC P-256 or P-384 nor RSA');
+  }
+  if (key.kind === 'rsa' && (key.bits < 2048 || key.bits > maxRsaBits)) {
+    throw invalid(what, `its RSA key has ${key.bits} bits; 2048 to ${maxRsaBits} are accepted`);
+  }
+  const names = readAttributes(attributes);
+  let publicKey: KeyObject | undefined;
+  const keyOnce = (): KeyObject => {
+    publicKey ??= publicKeyOf(spki, `${what} key`);
+    return publicKey;
+  };
+  return {
+    spki,
+    key,
+    get publicKey() {
+      return keyOnce();
+    },
+    subject,
+    commonName: commonNameOf(subject, what),
+    ...names,
+    verify: () => verifySignature(algorithm, key, keyOnce(), info, signature, maxRsaBits),
+  };
+}
+
+function readAttributes(attributes: Cursor): { uris: string[]; dnsNames: string[] } {
+  let names: { uris: string[]; dnsNames: string[] } | undefined;
+  let count = 0;
+  let requested = false;
+  while (peek(attributes) >= 0) {
+    if (++count > 16) throw invalid(what, 'it has more than 16 attributes');
+    const attribute = open(attributes, tag.sequence);
+    const id = takeObjectId(attribute);
+    const values = open(attribute, tag.set);
+    close(attribute);
+    if (id !== extensionRequest) continue;
+    if (requested) throw invalid(what, 'it asks for extensions twice');
+    requested = true;
+    const list = open(values, tag.sequence);
+    close(values);
+    const seen = new Set<string>();
+    while (peek(list) >= 0) {
+      if (seen.size === 64) throw invalid(what, 'it asks for more than 64 extensions');
+      const extension = open(list, tag.sequence);
+      const extensionId = takeObjectId(extension);
+      if (peek(extension) === tag.boolean && !takeBoolean(extension))
+        throw invalid(what, 'an extension writes out a FALSE, which is not DER');
+      const value = takeContent(extension, tag.octetString);
+      close(extension);
+      if (seen.has(extensionId)) throw invalid(what, `it asks for extension ${extensionId} twice`);
+      seen.add(extensionId);
+      if (extensionId === subjectAltNameId) names = readGeneralNames(openInside(extension, value), what);
+    }
+  }
+  return names ?? { uris: [], dnsNames: [] };
+}
+
+const defaultSubject = name([
+  ['C', 'US'],
+  ['O', 'SPIRE'],
+]);
+
+/**
+ * Makes a request signed by `key`, of one of the key types we make.
+ * @param asked the names wished for, and the subject (a DER Name) when it is not C=US, O=SPIRE
+ */
+export function makeCsr(
+  key: KeyObject,
+  asked: { uri?: string; dnsNames?: readonly string[]; subject?: Buffer } = {},
+): Buffer {
+  const facts = keyTypes[keyTypeOf(key)];
+  const uris = asked.uri === undefined ? [] : [asked.uri];
+  const dnsNames = asked.dnsNames ?? [];
+  const wishes =
+    uris.length + dnsNames.length === 0
+      ? []
+      : [sequence(objectId(extensionRequest), set(sequence(subjectAltName({ uris, dnsNames, critical: false }))))];
+  const spki = createPublicKey(key).export({ format: 'der', type: 'spki' });
+  const info = sequence(integer(0), asked.subject ?? defaultSubject, spki, context(0, wishes));
+  return sequence(info, facts.signatureAlgorithm, bitString(sign(facts.hash, info, key)));
+}

@@ -1,0 +1,49 @@
+/**
+ * Where private keys live, as a port: named keys that sign. A key need not leave its store, so that a file, a token or
+ * a cloud service can stand behind the same few methods. `test/suites/key-store.ts` is what every store must pass.
+ */
+import { createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+
+export interface Key {
+  readonly id: string;
+  readonly type: KeyType;
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Buffer;
+  /**
+   * Signs with the hash of the key's type (`keyTypes[type].hash`). RSA is PKCS#1 v1.5.
+   * @param encoding of an ECDSA signature: `der` for certificates, `raw` (r then s) for tokens; RSA has only one
+   */
+  sign(data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer>;
+  /** The private key as unencrypted PKCS#8, DER; absent where a key cannot leave its store. */
+  exportPkcs8?(): Buffer;
+}
+
+export interface KeyStore {
+  /** Makes a key and puts it in the place of any other of that name. A Key held from before goes on signing as it was. */
+  generate(id: string, type: KeyType): Promise<Key>;
+  get(id: string): Promise<Key | undefined>;
+  /** All keys, by name. */
+  list(): Promise<readonly Key[]>;
+  /** Forgets a key; nothing happens when there is none. */
+  remove(id: string): Promise<void>;
+}
+
+/** A key held in this process. Throws `input/invalid` when it is none of our types. */
+export function heldKey(id: string, privateKey: KeyObject): Key & { exportPkcs8(): Buffer } {
+  const type = keyTypeOf(privateKey);
+  const { hash } = keyTypes[type];
+  const raw = { key: privateKey, dsaEncoding: 'ieee-p1363' } as const;
+  return {
+    id,
+    type,
+    publicKey: createPublicKey(privateKey).export({ format: 'der', type: 'spki' }),
+    sign: (data, encoding) => sign(hash, data, encoding === 'raw' ? raw : privateKey),
+    exportPkcs8: () => privateKey.export({ format: 'der', type: 'pkcs8' }),
+  };
+}
+
+/** As `heldKey`, from PKCS#8. Throws what `createPrivateKey` throws for bytes that are no key. */
+export function heldKeyOf(id: string, pkcs8: Buffer): Key & { exportPkcs8(): Buffer } {
+  return heldKey(id, createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }));
+}
