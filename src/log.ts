@@ -1,0 +1,171 @@
+/**
+ * The log: one line an event, text for people or JSON for machines. What may pass is an allow-list: plain values under
+ * harmless names. Bytes, keys and tokens never pass, whatever name they come under (src/log/redact.ts). The only importer
+ * of pino.
+ */
+import pino from 'pino';
+import { Fault, quote } from './errors.ts';
+import { clean, type Loggable } from './log/redact.ts';
+import { textLine } from './log/text.ts';
+import type { Clock } from './run/clock.ts';
+
+/** Most severe first. Nothing here is logged at `panic`: as a threshold it silences the log, as SPIRE's does. */
+export const logLevels = ['panic', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** `fields` are what happened to whom; `event` is a short constant text, such as `agent attested`. */
+export type LogEvent = (fields: Readonly<Record<string, unknown>>, event: string) => void;
+
+export interface Log {
+  readonly trace: LogEvent;
+  readonly debug: LogEvent;
+  readonly info: LogEvent;
+  readonly warn: LogEvent;
+  readonly error: LogEvent;
+  readonly fatal: LogEvent;
+  /** A log whose events all carry `fields` too. Levels stay common to all. */
+  child(fields: Readonly<Record<string, unknown>>): Log;
+}
+
+/** The log of a program: what its owner may do beside writing. */
+export interface RootLog extends Log {
+  readonly level: LogLevel;
+  /** The level at the start, to which `setLevel` without an argument returns. */
+  readonly launchLevel: LogLevel;
+  setLevel(level?: LogLevel): void;
+  /** Opens the file anew, after it was moved away. Without a file does nothing. */
+  reopen(): void;
+  /** Writes what is still held and closes the file. */
+  close(): void;
+}
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  readonly format: 'json' | 'text';
+  /** Appended to; made with mode 0640. Without it and without `write`, standard error. */
+  readonly file?: string | undefined;
+  readonly clock: Clock;
+  /** Takes each line, with its newline, in place of a file. */
+  readonly write?: (line: string) => void;
+}
+
+/** Opens a log. Throws `config/invalid` when the file cannot be opened. */
+export function createLog(options: LogOptions): RootLog {
+  const launchLevel = options.level;
+  let level = launchLevel;
+  let threshold = logLevels.indexOf(level);
+  const sink = openSink(options);
+  const write = options.format === 'json' ? sink.write : (line: string): void => sink.write(textLine(line));
+  const root = pino(
+    {
+      level: 'trace',
+      base: null,
+      messageKey: 'event',
+      // Errors are cleaned before pino sees them; its own serializer would add to them.
+      serializers: { err: (value: unknown) => value },
+      formatters: { level: (label) => ({ level: label }) },
+      timestamp: () => `,"time":"${new Date(options.clock.now()).toISOString()}"`,
+    },
+    { write },
+  );
+
+  const wrap = (logger: pino.Logger): Log => {
+    const at = (name: Exclude<LogLevel, 'panic'>): LogEvent => {
+      const rank = logLevels.indexOf(name);
+      return (fields, event) => {
+        if (rank <= threshold) logger[name](cleanFields(fields), clean(event) as string);
+      };
+    };
+    return {
+      trace: at('trace'),
+      debug: at('debug'),
+      info: at('info'),
+      warn: at('warn'),
+      error: at('error'),
+      fatal: at('fatal'),
+      child: (fields) => wrap(logger.child(cleanFields(fields))),
+    };
+  };
+
+  return {
+    ...wrap(root),
+    get level() {
+      return level;
+    },
+    launchLevel,
+    setLevel(next = launchLevel) {
+      level = next;
+      threshold = logLevels.indexOf(next);
+    },
+    reopen: sink.reopen,
+    close: sink.close,
+  };
+}
+
+/** Drops everything. For commands and tests that need a Log and want no lines. */
+export const silentLog: Log = {
+  trace: drop,
+  debug: drop,
+  info: drop,
+  warn: drop,
+  error: drop,
+  fatal: drop,
+  child: () => silentLog,
+};
+
+function drop(): void {}
+
+/** Names that belong to the line itself; a field of that name would appear twice. */
+const reserved = new Set(['level', 'time', 'event']);
+
+function cleanFields(fields: Readonly<Record<string, unknown>>): Record<string, Loggable> {
+  const cleaned = clean(fields) as Record<string, Loggable>;
+  return Object.fromEntries(
+    Object.entries(cleaned).map(([name, value]) => [reserved.has(name) ? `${name}_` : name, value]),
+  );
+}
+
+interface Sink {
+  write(line: string): void;
+  reopen(): void;
+  close(): void;
+}
+
+function openSink({ file, write }: LogOptions): Sink {
+  if (write !== undefined) return { write, reopen: drop, close: drop };
+  // Written at once: the last line before a crash is the one that is needed.
+  if (file === undefined) return guarded(pino.destination({ fd: 2, sync: true }), false);
+  try {
+    return guarded(pino.destination({ dest: file, append: true, sync: true, mode: 0o640 }), true);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Fault('config/invalid', `log file ${quote(file)} cannot be opened: ${why}`, {
+      hint: 'Give log.file a path in a directory that is there and may be written.',
+      cause: error,
+    });
+  }
+}
+
+type Destination = ReturnType<typeof pino.destination>;
+
+/** A full disk or a closed pipe must not stop the program: such lines are lost. */
+function guarded(destination: Destination, isFile: boolean): Sink {
+  destination.on('error', drop);
+  return {
+    write(line) {
+      try {
+        destination.write(line);
+      } catch {
+        // As above.
+      }
+    },
+    reopen() {
+      if (isFile) destination.reopen();
+    },
+    close() {
+      if (!isFile) return;
+      destination.flushSync();
+      destination.end();
+    },
+  };
+}
