@@ -54,7 +54,13 @@ export interface Entries {
   /** Sets the given fields and adds one to the revision, whatever the patch holds. One transaction. */
   update(
     patches: readonly { id: string; patch: EntryPatch }[],
-  ): Promise<readonly ({ readonly updated: StoredEntry } | { readonly missing: true } | { readonly unknownBundle: TrustDomain })[]>;
+  ): Promise<
+    readonly (
+      | { readonly updated: StoredEntry }
+      | { readonly missing: true }
+      | { readonly unknownBundle: TrustDomain }
+    )[]
+  >;
   /** One transaction; the deleted entries, or undefined where there was none. */
   delete(ids: readonly string[]): Promise<readonly (StoredEntry | undefined)[]>;
   get(id: string): Promise<StoredEntry | undefined>;
@@ -88,10 +94,13 @@ export interface Nodes {
    * Records a freshly attested node, replacing what was known of it, unless it is banned. With `token` the join token is
    * consumed in the same transaction; exactly one of many callers with one token wins.
    */
-  attest(node: Node, token?: { value: string; now: number }): Promise<'attested' | 'banned' | 'token-missing' | 'token-expired'>;
+  attest(
+    node: Node,
+    token?: { value: string; now: number },
+  ): Promise<'attested' | 'banned' | 'token-missing' | 'token-expired'>;
   /** Stores the renewed serial beside the current one. False when the node is gone or banned. */
   renew(id: SpiffeId, nextSerial: string, nextExpiresAt: number): Promise<boolean>;
-  /** Makes the next serial the current one, if it still is `serial`. */
+  /** Makes the next serial the current one, if it still is `serial`. True too when `serial` is the current one already. */
   activate(id: SpiffeId, serial: string): Promise<boolean>;
   /** Clears both serials; the record stays. False when there is no such node. */
   ban(id: SpiffeId): Promise<boolean>;
@@ -107,14 +116,18 @@ export interface Bundles {
   list(): Promise<readonly Bundle[]>;
   /**
    * Writes a bundle if the stored one is as expected: `absent`, `present`, `any`, or a sequence number for
-   * compare-and-swap. The bundle is stored as given, its sequence included. False when the expectation failed.
+   * compare-and-swap. The bundle is stored as given, its sequence included. False when the expectation failed. Writing
+   * what is stored already gives true and appends nothing.
    */
   put(bundle: Bundle, expect: 'absent' | 'present' | 'any' | bigint): Promise<boolean>;
   /**
    * Deletes a foreign bundle. Linked entries: `restrict` refuses, `delete` deletes them too, `dissociate` unlinks them
    * (their revision rises).
    */
-  delete(trustDomain: TrustDomain, mode: 'restrict' | 'delete' | 'dissociate'): Promise<'deleted' | 'missing' | { readonly linked: number }>;
+  delete(
+    trustDomain: TrustDomain,
+    mode: 'restrict' | 'delete' | 'dissociate',
+  ): Promise<'deleted' | 'missing' | { readonly linked: number }>;
 }
 
 export interface JoinToken {
@@ -127,14 +140,16 @@ export interface Tokens {
   /** Stores a token and, in the same transaction, the node alias entry that goes with it. `taken` when the value exists. */
   create(token: JoinToken, alias?: { draft: EntryDraft; stamp: Stamp }): Promise<'created' | 'taken'>;
   get(value: string): Promise<JoinToken | undefined>;
-  /** Deletes tokens expired before `now`, with their alias entries; how many tokens. */
+  /** Deletes tokens whose time is before `now` (Unix seconds), with the alias entries made for them; how many tokens. */
   prune(now: number): Promise<number>;
 }
 
 export interface FederationRelationship {
   readonly trustDomain: TrustDomain;
   readonly bundleEndpointUrl: string;
-  readonly profile: { readonly kind: 'https_web' } | { readonly kind: 'https_spiffe'; readonly endpointSpiffeId: SpiffeId };
+  readonly profile:
+    | { readonly kind: 'https_web' }
+    | { readonly kind: 'https_spiffe'; readonly endpointSpiffeId: SpiffeId };
 }
 
 export interface Federation {
@@ -169,11 +184,16 @@ export type Change = { readonly position: number } & (
 );
 
 export interface ChangeLog {
+  /** The log's identity, made with the database: positions of different logs do not compare. */
+  readonly id: string;
   /** The newest committed position; 0 in a new database. */
   position(): Promise<number>;
   /** The oldest position still held; a reader behind it must start from a scan. */
   oldest(): Promise<number>;
-  /** Changes above `after`, ascending, at most `limit`. Recent ones come from memory. */
+  /**
+   * Changes above `after`, ascending, at most `limit`. Recent ones come from memory. Rejects with `state/refused` when
+   * some of them are forgotten, or when `after` is ahead of the log: a reader never passes a gap unknowingly.
+   */
   read(after: number, limit: number): Promise<readonly Change[]>;
   /** Told (with the newest known position) after each commit that changed something; the returned function ends it. */
   onAppend(told: (position: number) => void): () => void;

@@ -1,0 +1,38 @@
+/** Opens the store that a URL names. */
+import { Fault, quote } from '../../src/errors.ts';
+import { type Clock, systemClock } from '../../src/run/clock.ts';
+import { type Random, systemRandom } from '../../src/run/random.ts';
+import { openSqliteStore } from './sqlite.ts';
+import type { Store } from './store.ts';
+
+export interface StoreOptions {
+  /** `sqlite:PATH`, `sqlite::memory:` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. */
+  readonly url: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** How long to wait for another process to let go of the database file, milliseconds; 5000 unless told. */
+  readonly waitMs?: number;
+}
+
+/**
+ * Opens the store, creating or migrating the database as needed.
+ * Throws `config/invalid` (the URL), `data/foreign` (another program's or a newer schema), `data/corrupt`,
+ * `peer/unavailable` (in use, or not reachable) and `system/failed`.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const { url, random = systemRandom, waitMs = 5000 } = options;
+  const logId = random.uuid();
+  if (url.startsWith('sqlite:')) {
+    const path = url.slice('sqlite:'.length);
+    if (path !== '') return await openSqliteStore({ path, waitMs, logId });
+  }
+  void systemClock;
+  throw new Fault('config/invalid', `database ${quote(redacted(url))} is not valid`, {
+    hint: 'Write sqlite:PATH, sqlite::memory: or postgres://USER@HOST/DATABASE.',
+  });
+}
+
+/** The URL without a password. */
+function redacted(url: string): string {
+  return url.replace(/:\/\/([^@/]*)@/, (_, user: string) => `://${user.replace(/:.*/, ':...')}@`);
+}

@@ -1,0 +1,64 @@
+/**
+ * The tables, as kysely sees them. Both engines use the same shapes: text, integers and nothing else. Flags are 0 or 1,
+ * lists are canonical JSON text, 64-bit sequence numbers are decimal text.
+ */
+export interface Tables {
+  meta: { name: string; value: string };
+  /** One row. `oldest` is the lowest position still held: `position` + 1 when nothing is. */
+  log_head: { one: number; log_id: string; position: number; oldest: number };
+  changes: {
+    position: number;
+    kind: string;
+    /** The entry's id, the node's SPIFFE ID or the trust domain. */
+    subject: string;
+    /** The whole value as JSON; null when it was deleted. */
+    value: string | null;
+    before_spiffe_id: string | null;
+    before_parent_id: string | null;
+  };
+  entries: EntryRow;
+  nodes: NodeRow;
+  bundles: { trust_domain: string; sequence: string; body: string };
+  tokens: { value: string; expires_at: number; alias_entry_id: string | null };
+  federation: { trust_domain: string; bundle_endpoint_url: string; profile: string; endpoint_spiffe_id: string | null };
+  journal: { name: string; version: number; text: string };
+  schema_version: { version: number; compatible: number };
+}
+
+export interface EntryRow {
+  /** The log position of the entry's creation: unique, ascending, never reused. */
+  seq: number;
+  id: string;
+  spiffe_id: string;
+  parent_id: string;
+  /** 48 bits of a hash over SPIFFE ID, parent and selector set: finds candidates, which are then compared. */
+  similarity: number;
+  selectors: string;
+  x509_svid_ttl: number;
+  jwt_svid_ttl: number;
+  federates_with: string;
+  admin: number;
+  downstream: number;
+  expires_at: number;
+  dns_names: string;
+  revision: number;
+  store_svid: number;
+  hint: string;
+  created_at: number;
+  disable_x509_svid_prefetch: number;
+  jwt_svid_include_jti: number;
+}
+
+export interface NodeRow {
+  /** The log position of the node's first attestation. */
+  seq: number;
+  id: string;
+  attestation_type: string;
+  serial: string;
+  expires_at: number;
+  next_serial: string;
+  next_expires_at: number;
+  can_reattest: number;
+  selectors: string;
+  agent_version: string;
+}
