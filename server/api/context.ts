@@ -1,0 +1,26 @@
+/** What the services of the API are given: ports and live values, all complete before the first call. */
+import type { Log } from '../../src/log.ts';
+import type { Call } from '../../src/rpc/serve.ts';
+import type { Clock } from '../../src/run/clock.ts';
+import type { Random } from '../../src/run/random.ts';
+import type { TrustDomain } from '../../src/spiffe/id.ts';
+import type { Authorities } from '../authority/authorities.ts';
+import type { ServerOptions } from '../config.ts';
+import type { FollowedWorld } from '../entries/world.ts';
+import type { Store } from '../store/store.ts';
+import type { Rights } from './access.ts';
+import type { Limiter } from './limits.ts';
+
+export interface Context {
+  readonly trustDomain: TrustDomain;
+  readonly options: ServerOptions;
+  readonly store: Store;
+  readonly world: FollowedWorld;
+  readonly authorities: Authorities;
+  readonly limit: Limiter;
+  /** The rights the access check found for this call. */
+  rightsOf(call: Call): Rights;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}

@@ -1,0 +1,202 @@
+/** spire.api.server.entry.v1.Entry: registration entries for operators, authorised entries for agents. */
+import { Fault, quote, Status } from '../../src/errors.ts';
+import type { Call, Service } from '../../src/rpc/serve.ts';
+import { checkEntry, type EntryDraft, type EntryPatch } from '../../src/spiffe/entry.ts';
+import { isMemberOf, parseTrustDomainOrId, requireWorkloadId } from '../../src/spiffe/id.ts';
+import {
+  draftFromWire,
+  type EntryMask,
+  entryToWire,
+  patchFromWire,
+  type WireEntry,
+} from '../../src/wire/entry.ts';
+import { idFromWire, selectorsFromWire, type WireId } from '../../src/wire/id.ts';
+import { authorizedEntries } from '../entries/authorized.ts';
+import type { Created, StoredEntry } from '../store/store.ts';
+import type { Context } from './context.ts';
+import { cutPage, type MatchBehavior, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
+import { ok, statusOf, type WireStatus } from './status.ts';
+import { syncAuthorizedEntries } from './sync-entries.ts';
+
+interface EntryFilter {
+  by_spiffe_id: WireId | null;
+  by_parent_id: WireId | null;
+  by_selectors: WireSelectorMatch | null;
+  by_federates_with: { trust_domains: string[]; match: MatchBehavior } | null;
+  by_hint: { value: string } | null;
+  by_downstream: { value: boolean } | null;
+}
+
+interface EntryResult {
+  status: WireStatus;
+  entry?: Partial<WireEntry>;
+}
+
+export function entryService(context: Context): Service {
+  const { trustDomain, store, world, clock, random, log } = context;
+
+  /** Works out the outcome of the items that were well formed in one write, and puts all in request order. */
+  async function inOneWrite<Item, Ready, Outcome>(
+    items: readonly Item[],
+    read: (item: Item) => Ready,
+    write: (ready: readonly Ready[]) => Promise<readonly Outcome[]>,
+    tell: (outcome: Outcome) => EntryResult,
+  ): Promise<EntryResult[]> {
+    const results: EntryResult[] = new Array(items.length);
+    const ready: Ready[] = [];
+    const places: number[] = [];
+    items.forEach((item, place) => {
+      try {
+        ready.push(read(item));
+        places.push(place);
+      } catch (thrown) {
+        results[place] = { status: statusOf(thrown, log) };
+      }
+    });
+    if (ready.length > 0) {
+      const outcomes = await write(ready);
+      outcomes.forEach((outcome, index) => {
+        results[places[index] as number] = tell(outcome);
+      });
+      await world.reach();
+    }
+    return results;
+  }
+
+  function list(filter: EntryFilter | null, size: number, token: string) {
+    const keep = entryFilter(filter, trustDomain);
+    return cutPage((after) => world.entriesAfter(after), keep, size, token);
+  }
+
+  const methods = {
+    CountEntries: ({ filter }: { filter: EntryFilter | null }) => ({ count: list(filter, 0, '').items.length }),
+
+    ListEntries(request: {
+      filter: EntryFilter | null;
+      output_mask: EntryMask | null;
+      page_size: number;
+      page_token: string;
+    }) {
+      const page = list(request.filter, request.page_size, request.page_token);
+      return {
+        entries: page.items.map((entry) => entryToWire(entry, request.output_mask)),
+        next_page_token: page.next,
+      };
+    },
+
+    GetEntry({ id, output_mask }: { id: string; output_mask: EntryMask | null }) {
+      if (id === '') throw new Fault('input/invalid', 'missing ID');
+      const entry = world.entries.get(id);
+      if (!entry) throw new Fault('thing/missing', 'entry not found');
+      return entryToWire(entry, output_mask);
+    },
+
+    async BatchCreateEntry(request: { entries: WireEntry[]; output_mask: EntryMask | null }) {
+      const now = Math.floor(clock.now() / 1000);
+      const results = await inOneWrite(
+        request.entries,
+        (wire) => ({ draft: checkEntry(draftFromWire(wire), trustDomain), stamp: { id: random.uuid(), now } }),
+        (drafts) => store.entries.create(drafts),
+        (outcome) => createdToWire(outcome, request.output_mask),
+      );
+      return { results };
+    },
+
+    async BatchUpdateEntry(request: { entries: WireEntry[]; input_mask: EntryMask | null; output_mask: EntryMask | null }) {
+      const results = await inOneWrite(
+        request.entries,
+        (wire) => ({ id: wire.id, patch: checkPatch(wire, request.input_mask) }),
+        (patches) => store.entries.update(patches),
+        (outcome) => {
+          if ('updated' in outcome) return { status: ok, entry: entryToWire(outcome.updated, request.output_mask) };
+          if ('unknownBundle' in outcome) return { status: unknownBundle(outcome.unknownBundle) };
+          return { status: { code: Status.NOT_FOUND, message: 'entry not found' } };
+        },
+      );
+      return { results };
+    },
+
+    async BatchDeleteEntry({ ids }: { ids: string[] }) {
+      const deleted = await store.entries.delete(ids.filter((id) => id !== ''));
+      await world.reach();
+      let next = 0;
+      const results = ids.map((id) => {
+        if (id === '') return { status: { code: Status.INVALID_ARGUMENT, message: 'missing entry ID' }, id };
+        return deleted[next++]
+          ? { status: ok, id }
+          : { status: { code: Status.NOT_FOUND, message: 'entry not found' }, id };
+      });
+      return { results };
+    },
+
+    GetAuthorizedEntries({ output_mask }: { output_mask: EntryMask | null }, call: Call) {
+      const entries = authorizedEntries(world, context.rightsOf(call).node!);
+      return { entries: entries.map((entry) => entryToWire(entry, output_mask)) };
+    },
+
+    SyncAuthorizedEntries: syncAuthorizedEntries(context),
+  };
+
+  /** An update must leave a valid entry: the stored one with the patch applied is checked as a whole. */
+  function checkPatch(wire: WireEntry, mask: EntryMask | null): EntryPatch {
+    if (wire.id === '') throw new Fault('input/invalid', 'missing entry ID');
+    const patch = patchFromWire(wire, mask);
+    const stored = world.entries.get(wire.id);
+    if (!stored) return patch;
+    const checked = checkEntry({ ...stored, ...patch }, trustDomain) as EntryDraft & Record<string, unknown>;
+    return Object.fromEntries(Object.keys(patch).map((field) => [field, checked[field]]));
+  }
+
+  return { name: 'spire.api.server.entry.v1.Entry', methods };
+}
+
+function createdToWire(outcome: Created, mask: EntryMask | null): EntryResult {
+  if ('created' in outcome) return { status: ok, entry: entryToWire(outcome.created, mask) };
+  if ('similar' in outcome) {
+    const status = { code: Status.ALREADY_EXISTS, message: 'similar entry already exists' };
+    return { status, entry: entryToWire(outcome.similar, mask) };
+  }
+  if ('taken' in outcome) return { status: { code: Status.ALREADY_EXISTS, message: `entry ID ${quote(outcome.taken)} already exists` } };
+  return { status: unknownBundle(outcome.unknownBundle) };
+}
+
+function unknownBundle(name: string): WireStatus {
+  return {
+    code: Status.INTERNAL,
+    message: `failed to create entry: unable to find federated bundle ${quote(name)}. Set its bundle first`,
+  };
+}
+
+/** The filters of List and Count, ANDed. Throws `input/invalid` on an empty set. */
+function entryFilter(filter: EntryFilter | null, trustDomain: Context['trustDomain']): (entry: StoredEntry) => boolean {
+  const tests: ((entry: StoredEntry) => boolean)[] = [];
+  if (filter?.by_spiffe_id) {
+    const id = requireWorkloadId(idFromWire(filter.by_spiffe_id, 'SPIFFE ID filter'), trustDomain, 'SPIFFE ID filter');
+    tests.push((entry) => entry.spiffeId === id);
+  }
+  if (filter?.by_parent_id) {
+    const id = idFromWire(filter.by_parent_id, 'parent ID filter');
+    if (!isMemberOf(id, trustDomain)) {
+      throw new Fault('input/invalid', `parent ID filter ${quote(id)} is not a member of trust domain ${quote(trustDomain)}`);
+    }
+    tests.push((entry) => entry.parentId === id);
+  }
+  if (filter?.by_selectors) {
+    const wanted = requireSelectors(selectorsFromWire(filter.by_selectors.selectors), 'filter.by_selectors');
+    const how = filter.by_selectors.match;
+    tests.push((entry) => setMatches(entry.selectors, wanted, how));
+  }
+  if (filter?.by_federates_with) {
+    const wanted = new Set(filter.by_federates_with.trust_domains.map(parseTrustDomainOrId));
+    if (wanted.size === 0) throw new Fault('input/invalid', 'filter.by_federates_with is malformed: empty trust domain set');
+    const how = filter.by_federates_with.match;
+    tests.push((entry) => setMatches(entry.federatesWith, wanted, how));
+  }
+  if (filter?.by_hint) {
+    const hint = filter.by_hint.value;
+    tests.push((entry) => entry.hint === hint);
+  }
+  // Only `true` filters: SPIRE's command always sends false when it means "no filter".
+  if (filter?.by_downstream?.value) tests.push((entry) => entry.downstream);
+  return (entry) => tests.every((test) => test(entry));
+}

@@ -1,0 +1,152 @@
+/** spire.api.server.svid.v1.SVID: SVIDs for agents by entry, minted SVIDs for operators, CAs for downstream servers. */
+import { parseCsr } from '../../src/crypto/csr.ts';
+import { Fault, quote } from '../../src/errors.ts';
+import type { Call, Service } from '../../src/rpc/serve.ts';
+import { checkDnsName } from '../../src/spiffe/entry.ts';
+import { parseId, requireWorkloadId, type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
+import { idFromWire, idToWire, type WireId } from '../../src/wire/id.ts';
+import { mayHold } from '../entries/authorized.ts';
+import { type IssuedJwtSvid, issueJwtSvid } from '../issue/jwt.ts';
+import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
+import type { StoredEntry } from '../store/store.ts';
+import type { Context } from './context.ts';
+import { itemStatus } from './status.ts';
+
+export function svidToWire(svid: IssuedX509Svid, id: SpiffeId, hint: string): object {
+  return { cert_chain: svid.chain, id: idToWire(id), expires_at: Math.floor(svid.notAfter / 1000), hint };
+}
+
+function jwtToWire(svid: IssuedJwtSvid, id: SpiffeId, hint: string): object {
+  return { token: svid.token, id: idToWire(id), expires_at: svid.expiresAt, issued_at: svid.issuedAt, hint };
+}
+
+export function svidService(context: Context): Service {
+  const { trustDomain, options, world, authorities, limit, rightsOf, clock, random, log } = context;
+  const signer = () => authorities.x509.signer.value;
+
+  function entryFor(call: Call, entryId: string): StoredEntry {
+    const entry = world.entries.get(entryId);
+    const node = rightsOf(call).node;
+    if (entry && node && mayHold(world, node, entry)) return entry;
+    throw new Fault('thing/missing', 'entry not found or not authorized');
+  }
+
+  function requireJwt(): void {
+    if (options.disableJwtSvids) throw new Fault('method/unimplemented', 'JWT functionality is disabled');
+  }
+
+  function readCsr(csr: Buffer) {
+    if (csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
+    const request = parseCsr(csr);
+    if (!request.verify()) throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
+    return request;
+  }
+
+  const methods = {
+    async MintX509SVID({ csr, ttl }: { csr: Buffer; ttl: number }) {
+      const request = readCsr(csr);
+      const [uri, ...others] = request.uris;
+      if (uri === undefined || others.length > 0) {
+        throw new Fault('input/invalid', `the CSR must hold exactly one URI SAN, it has ${request.uris.length}`, {
+          hint: `Put spiffe://${trustDomain}/... into the CSR as its only URI.`,
+        });
+      }
+      const id = requireWorkloadId(parseId(uri), trustDomain, 'the CSR\'s SPIFFE ID');
+      const dnsNames = distinctDnsNames(request.dnsNames);
+      const profile = { id, spki: request.spki, subject: request.subject, dnsNames, ttl: ttlOf(ttl, options.defaultX509SvidTtl) };
+      const svid = await issueX509Svid(signer(), profile, clock.now(), random);
+      log.info({ id, serial: svid.serial }, 'X509-SVID minted');
+      return { svid: svidToWire(svid, id, '') };
+    },
+
+    async MintJWTSVID({ id: wireId, audience, ttl }: { id: WireId | null; audience: string[]; ttl: number }) {
+      requireJwt();
+      const id = requireWorkloadId(idFromWire(wireId, 'SPIFFE ID'), trustDomain, 'SPIFFE ID');
+      const profile = { id, audience, ttl: ttlOf(ttl, options.defaultJwtSvidTtl), issuer: options.jwtIssuer, tokenId: undefined };
+      const svid = await issueJwtSvid(authorities.jwt.signer.value, profile, clock.now());
+      return { svid: jwtToWire(svid, id, '') };
+    },
+
+    MintWITSVID(): never {
+      throw new Fault('method/unimplemented', 'WIT-SVIDs are not offered');
+    },
+
+    async BatchNewX509SVID({ params }: { params: { entry_id: string; csr: Buffer }[] }, call: Call) {
+      if (params.length === 0) throw new Fault('input/invalid', 'missing parameters');
+      await limit(call, 'csr', params.length);
+      const results = [];
+      for (const { entry_id, csr } of params) {
+        results.push(
+          await itemStatus(log, async () => {
+            if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
+            const entry = entryFor(call, entry_id);
+            const request = readCsr(csr);
+            const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
+            const profile = { id: entry.spiffeId, spki: request.spki, dnsNames: entry.dnsNames, ttl };
+            return { svid: svidToWire(await issueX509Svid(signer(), profile, clock.now(), random), entry.spiffeId, entry.hint) };
+          }),
+        );
+      }
+      return { results };
+    },
+
+    async NewJWTSVID({ entry_id, audience }: { entry_id: string; audience: string[] }, call: Call) {
+      await limit(call, 'jwt');
+      requireJwt();
+      if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
+      const entry = entryFor(call, entry_id);
+      const profile = {
+        id: entry.spiffeId,
+        audience,
+        ttl: ttlOf(entry.jwtSvidTtl, options.defaultJwtSvidTtl),
+        issuer: options.jwtIssuer,
+        tokenId: entry.jwtSvidIncludeJti ? random.bytes(16).toString('base64url') : undefined,
+      };
+      const svid = await issueJwtSvid(authorities.jwt.signer.value, profile, clock.now());
+      return { svid: jwtToWire(svid, entry.spiffeId, entry.hint) };
+    },
+
+    async BatchNewWITSVID(_: unknown, call: Call): Promise<never> {
+      await limit(call, 'wit');
+      throw new Fault('method/unimplemented', 'WIT-SVIDs are not offered');
+    },
+
+    async NewDownstreamX509CA({ csr, preferred_ttl }: { csr: Buffer; preferred_ttl: number }, call: Call) {
+      await limit(call, 'csr');
+      const request = readCsr(csr);
+      const [uri, ...others] = request.uris;
+      if (uri !== trustDomainId(trustDomain) || others.length > 0) {
+        throw new Fault('input/invalid', `the CSR must hold ${quote(trustDomainId(trustDomain))} as its only URI SAN`);
+      }
+      const asked = {
+        trustDomain,
+        spki: request.spki,
+        ttl: ttlOf(preferred_ttl, options.caTtl),
+        name: 'DOWNSTREAM-1',
+      };
+      const ca = await issueDownstreamCa(signer(), asked, clock.now(), random);
+      log.info({ caller: rightsOf(call).id, serial: ca.serial }, 'downstream authority issued');
+      const bundle = world.bundles.get(trustDomain);
+      return { ca_cert_chain: ca.chain, x509_authorities: bundle?.x509Authorities.map(({ certificate }) => certificate) ?? [] };
+    },
+  };
+  return { name: 'spire.api.server.svid.v1.SVID', methods };
+}
+
+/** @param seconds 0 means the default @param fallback milliseconds. Gives milliseconds. */
+function ttlOf(seconds: number, fallback: number): number {
+  if (seconds < 0) throw new Fault('input/invalid', `TTL ${quote(seconds)} is not valid: expected 0 or a positive number of seconds`);
+  return seconds === 0 ? fallback : seconds * 1000;
+}
+
+/** Valid names without doubles; a wildcard that covers another name of the list is refused, since it hides it. */
+function distinctDnsNames(names: readonly string[]): readonly string[] {
+  const distinct = [...new Set(names.map(checkDnsName))];
+  for (const name of distinct) {
+    const covering = `*${name.slice(name.indexOf('.'))}`;
+    if (!name.startsWith('*.') && name.includes('.') && distinct.includes(covering)) {
+      throw new Fault('input/invalid', `DNS name ${quote(covering)} overlaps with ${quote(name)}`, { hint: 'Keep one of them.' });
+    }
+  }
+  return distinct;
+}

@@ -1,0 +1,113 @@
+/** All that signs in this server: X.509 and JWT authorities, the own bundle, the server's own SVID, kept fresh. */
+import type { KeyObject } from 'node:crypto';
+import { generateKeyAside } from '../../src/crypto/algorithms.ts';
+import { parseCertificate } from '../../src/crypto/certificate.ts';
+import type { KeyStore } from '../../src/keys/key-store.ts';
+import type { Log } from '../../src/log.ts';
+import type { Clock } from '../../src/run/clock.ts';
+import { type Live, live } from '../../src/run/live.ts';
+import type { Random } from '../../src/run/random.ts';
+import { type SpiffeId, serverId } from '../../src/spiffe/id.ts';
+import { renewAt } from '../../src/spiffe/lifetime.ts';
+import type { ServerOptions } from '../config.ts';
+import { issueX509Svid, type X509Signer } from '../issue/x509.ts';
+import type { Store } from '../store/store.ts';
+import { type Authority, startAuthority } from './authority.ts';
+import { type JwtSigner, jwtKind } from './jwt.ts';
+import { type OwnBundle, ownBundle } from './own-bundle.ts';
+import { x509Kind } from './x509.ts';
+
+/** What the TLS listener presents. */
+export interface ServerSvid {
+  readonly id: SpiffeId;
+  readonly chain: readonly Buffer[];
+  readonly key: KeyObject;
+  /** Milliseconds. */
+  readonly notAfter: number;
+}
+
+export interface Authorities {
+  readonly x509: Authority<X509Signer>;
+  readonly jwt: Authority<JwtSigner>;
+  readonly bundle: OwnBundle;
+  readonly serverSvid: Live<ServerSvid>;
+  /** Does what time demands of all of them; called every few seconds. */
+  keepFresh(): Promise<void>;
+}
+
+export interface AuthoritiesPorts {
+  readonly store: Store;
+  readonly keys: KeyStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Tells this server's journal from those of others on the same database. */
+  readonly serverName: string;
+}
+
+/** An expired authority leaves the bundle this long after its end. */
+const pruneAfter = 24 * 3600 * 1000;
+
+export async function startAuthorities(options: ServerOptions, ports: AuthoritiesPorts): Promise<Authorities> {
+  const { store, clock, random, log } = ports;
+  const { trustDomain } = options;
+  const bundle = ownBundle(store.bundles, trustDomain, Math.floor(options.refreshHint / 1000));
+  const shared = { ...ports, journal: store.journal, bundle };
+  const x509 = await startAuthority(x509Kind(trustDomain, options.caSubject, options.caTtl, random), {
+    ...shared,
+    keyType: options.caKeyType,
+  });
+  const jwt = await startAuthority(jwtKind(options.caTtl, random), { ...shared, keyType: options.jwtKeyType });
+
+  let renewal = 0;
+  let signedBy = '';
+  async function makeServerSvid(): Promise<ServerSvid> {
+    const { privateKey, publicKey } = await generateKeyAside('ec-p256');
+    const signer = x509.signer.value;
+    const id = serverId(trustDomain);
+    const profile = { id, spki: publicKey.export({ format: 'der', type: 'spki' }), ttl: options.defaultX509SvidTtl, dnsNames: [] };
+    const svid = await issueX509Svid(signer, profile, clock.now(), random);
+    renewal = renewAt(svid, random.unit());
+    signedBy = signer.authorityId;
+    return { id, chain: svid.chain, key: privateKey, notAfter: svid.notAfter };
+  }
+  const serverSvid = live(await makeServerSvid());
+
+  async function pruneBundle(): Promise<void> {
+    const now = clock.now();
+    await bundle.edit((before) => {
+      const x509Authorities = before.x509Authorities.filter(({ certificate }) => parseCertificate(certificate).notAfter + pruneAfter > now);
+      const jwtAuthorities = before.jwtAuthorities.filter(({ expiresAt }) => expiresAt === 0 || expiresAt * 1000 + pruneAfter > now);
+      const dropped = before.x509Authorities.length - x509Authorities.length + before.jwtAuthorities.length - jwtAuthorities.length;
+      if (dropped === 0) return undefined;
+      log.info({ dropped }, 'expired authorities removed from the bundle');
+      return { ...before, x509Authorities, jwtAuthorities };
+    });
+  }
+
+  function signerIsTainted(): boolean {
+    const { old } = x509.state();
+    return old?.tainted === true && old.id === signedBy;
+  }
+
+  let nextPrune = clock.now();
+  return {
+    x509,
+    jwt,
+    bundle,
+    serverSvid,
+    async keepFresh() {
+      await x509.keepFresh();
+      await jwt.keepFresh();
+      if (clock.now() >= renewal || signerIsTainted()) {
+        serverSvid.set(await makeServerSvid());
+        log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
+      }
+      if (clock.now() >= nextPrune) {
+        await pruneBundle();
+        nextPrune = clock.now() + 6 * 3600 * 1000;
+      }
+    },
+  };
+}
+

@@ -1,0 +1,85 @@
+/**
+ * The life of an authority, as pure steps over at most three slots: prepared, active, old (SPIRE's local authority API).
+ * A prepared authority is published but does not sign; the active one signs; the old one no longer signs but what it
+ * signed is still valid, until it is tainted and then revoked.
+ */
+import { Fault, quote } from '../../src/errors.ts';
+
+export interface Slot {
+  /** X.509: subject key id, lower-case hex. JWT: the `kid`. */
+  readonly id: string;
+  /** The name of its key in the key store. */
+  readonly keyId: string;
+  /** Milliseconds. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** Base64 DER: a CA certificate or a SubjectPublicKeyInfo. */
+  readonly material: string;
+  readonly tainted: boolean;
+}
+
+export interface Slots {
+  readonly active?: Slot;
+  readonly prepared?: Slot;
+  readonly old?: Slot;
+}
+
+export function prepare(slots: Slots, slot: Slot): Slots {
+  return { ...slots, prepared: slot };
+}
+
+/** The prepared authority becomes active, the active one old, and the one that was old is forgotten. */
+export function activate(slots: Slots, id: string, what: string): Slots {
+  if (!slots.prepared) throw refused(what, 'no prepared authority', 'Prepare one first.');
+  requireId(slots.prepared, id, what, 'prepared');
+  return { active: slots.prepared, ...(slots.active && { old: slots.active }) };
+}
+
+export function taint(slots: Slots, id: string, what: string): Slots {
+  if (slots.active?.id === id) throw refused(what, 'unable to taint the active authority', 'Activate another one first.');
+  if (slots.prepared?.id === id) throw refused(what, 'unable to taint the prepared authority', 'Only the old authority can be tainted.');
+  if (!slots.old) throw refused(what, 'no old authority', 'Prepare and activate a new one first.');
+  requireId(slots.old, id, what, 'old');
+  if (slots.old.tainted) throw refused(what, `authority ${quote(id)} is already tainted`, 'Revoke it when nothing depends on it.');
+  return { ...slots, old: { ...slots.old, tainted: true } };
+}
+
+/** Only what is tainted can be revoked, so that dependants had their chance to move on. */
+export function revoke(slots: Slots, id: string, what: string): Slots {
+  if (slots.active?.id === id) throw refused(what, 'unable to revoke the active authority', 'Activate another one, then taint this one.');
+  if (slots.prepared?.id === id) throw refused(what, 'unable to revoke the prepared authority', 'Only a tainted old authority can be revoked.');
+  if (!slots.old) throw refused(what, 'no old authority', 'There is nothing to revoke.');
+  requireId(slots.old, id, what, 'old');
+  if (!slots.old.tainted) throw refused(what, `authority ${quote(id)} is not tainted`, 'Taint it first.');
+  const { old: _, ...rest } = slots;
+  return rest;
+}
+
+function requireId(slot: Slot, id: string, what: string, which: string): void {
+  if (slot.id === id) return;
+  throw new Fault('input/invalid', `${what} authority ID ${quote(id)} is not the ${which} one`, {
+    hint: `The ${which} authority is ${slot.id}.`,
+  });
+}
+
+function refused(what: string, why: string, hint: string): Fault {
+  return new Fault('state/refused', `${what}: ${why}`, { hint });
+}
+
+/** Reads a stored document. Throws `data/corrupt`. */
+export function readSlots(text: string, name: string): Slots {
+  try {
+    const slots = JSON.parse(text) as Slots;
+    for (const slot of [slots.active, slots.prepared, slots.old]) {
+      if (slot && (typeof slot.id !== 'string' || typeof slot.keyId !== 'string' || typeof slot.material !== 'string')) {
+        throw new TypeError('a slot lacks its id, key or material');
+      }
+    }
+    return slots;
+  } catch (cause) {
+    throw new Fault('data/corrupt', `the journal ${quote(name)} cannot be read`, {
+      hint: 'Restore the database from a backup, or remove the document to start with new authorities.',
+      cause,
+    });
+  }
+}

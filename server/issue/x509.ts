@@ -1,0 +1,136 @@
+/**
+ * X509-SVIDs. The ID comes from a stored entry or a proved node; of a request only the key is used. What does not change
+ * from one certificate to the next is prepared once per authority, so that issuing costs little more than a signature.
+ */
+import { type Certificate, KeyUsage } from '../../src/crypto/certificate.ts';
+import {
+  basicConstraints,
+  extendedKeyUsage,
+  type Issuer,
+  keyUsage,
+  subjectAltName,
+  subjectKeyId,
+  writeCertificate,
+} from '../../src/crypto/certificate-writer.ts';
+import { Fault } from '../../src/errors.ts';
+import type { Key } from '../../src/keys/key-store.ts';
+import type { Random } from '../../src/run/random.ts';
+import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import { trustDomainId } from '../../src/spiffe/id.ts';
+import { isEmptyName, svidSubject, withCommonName, withOrganizationalUnit } from './subject.ts';
+
+/** An X.509 authority ready to sign. */
+export interface X509Signer {
+  readonly authorityId: string;
+  readonly certificate: Certificate;
+  readonly issuer: Issuer;
+  readonly key: Key;
+  /** Certificates between the authority and the bundle, the authority's own first; empty when it is a root. */
+  readonly chain: readonly Buffer[];
+}
+
+export interface X509Profile {
+  readonly id: SpiffeId;
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Buffer;
+  /** Milliseconds; cut to what is left of the authority. */
+  readonly ttl: number;
+  readonly dnsNames: readonly string[];
+  /** A Name, DER; C=US, O=SPIRE when absent or empty. */
+  readonly subject?: Buffer;
+}
+
+export interface IssuedX509Svid {
+  /** DER, leaf first, without the root. */
+  readonly chain: readonly Buffer[];
+  /** Milliseconds. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** Decimal. */
+  readonly serial: string;
+}
+
+/** Clocks differ: a certificate is valid a little before it was asked for. */
+export const backdate = 10_000;
+
+const leafUsages = [
+  keyUsage(KeyUsage.digitalSignature | KeyUsage.keyEncipherment | KeyUsage.keyAgreement),
+  extendedKeyUsage('serverAuth', 'clientAuth'),
+  basicConstraints({ ca: false }),
+];
+const authorityUsages = [keyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign), basicConstraints({ ca: true })];
+
+/**
+ * Issues an SVID (X509-1 to X509-22). Throws `state/refused` when the authority has expired.
+ * @param now milliseconds
+ */
+export async function issueX509Svid(signer: X509Signer, profile: X509Profile, now: number, random: Random): Promise<IssuedX509Svid> {
+  const given = profile.subject && !isEmptyName(profile.subject) ? profile.subject : svidSubject;
+  const commonName = profile.dnsNames[0];
+  return issue(signer, now, random, {
+    ttl: profile.ttl,
+    spki: profile.spki,
+    subject: commonName === undefined ? given : withCommonName(given, commonName),
+    extensions: [
+      ...leafUsages,
+      subjectKeyId(profile.spki),
+      signer.issuer.authorityKeyId,
+      subjectAltName({ uris: [profile.id], dnsNames: profile.dnsNames }),
+    ],
+  });
+}
+
+/** Issues the certificate of a downstream authority of the same trust domain. */
+export function issueDownstreamCa(
+  signer: X509Signer,
+  asked: { trustDomain: TrustDomain; spki: Buffer; ttl: number; name: string },
+  now: number,
+  random: Random,
+): Promise<IssuedX509Svid> {
+  return issue(signer, now, random, {
+    ttl: asked.ttl,
+    spki: asked.spki,
+    subject: withOrganizationalUnit(signer.issuer.name, asked.name),
+    extensions: [
+      ...authorityUsages,
+      subjectKeyId(asked.spki),
+      signer.issuer.authorityKeyId,
+      subjectAltName({ uris: [trustDomainId(asked.trustDomain)] }),
+    ],
+  });
+}
+
+async function issue(
+  signer: X509Signer,
+  now: number,
+  random: Random,
+  parts: { ttl: number; spki: Buffer; subject: Buffer; extensions: readonly Buffer[] },
+): Promise<IssuedX509Svid> {
+  const notBefore = now - backdate;
+  const notAfter = Math.min(now + parts.ttl, signer.certificate.notAfter);
+  if (notAfter <= now) {
+    throw new Fault('state/refused', 'the X.509 authority has expired', { hint: 'A new one is being made: try again.' });
+  }
+  const serial = newSerial(random);
+  const der = await writeCertificate(
+    {
+      serial,
+      issuer: signer.issuer.name,
+      notBefore,
+      notAfter,
+      subject: parts.subject,
+      spki: parts.spki,
+      extensions: parts.extensions,
+      algorithm: signer.issuer.algorithm,
+    },
+    (tbs) => signer.key.sign(tbs, 'der'),
+  );
+  return { chain: [der, ...signer.chain], notBefore, notAfter, serial: BigInt(`0x${serial.toString('hex')}`).toString() };
+}
+
+/** 127 random bits, positive (RFC 5280 §4.1.2.2). */
+export function newSerial(random: Random): Buffer {
+  const serial = random.bytes(16);
+  serial[0] = ((serial[0] as number) & 0x7f) | 0x40;
+  return serial;
+}

@@ -1,0 +1,199 @@
+/**
+ * The whole start-up of the server, in order: data directory, store, keys, world, authorities, API, listeners. Each part
+ * is complete when the next one is given it.
+ */
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { HostPort } from '../src/config/kinds.ts';
+import { type Fault, Status } from '../src/errors.ts';
+import { diskKeys } from '../src/keys/disk.ts';
+import type { KeyStore } from '../src/keys/key-store.ts';
+import { memoryKeys } from '../src/keys/memory.ts';
+import type { RootLog } from '../src/log.ts';
+import { callMetrics } from '../src/observe/calls.ts';
+import { observe } from '../src/observe/http.ts';
+import { prometheusMetrics } from '../src/observe/metrics.ts';
+import type { Call } from '../src/rpc/serve.ts';
+import { serveTls, serveUnix } from '../src/rpc/serve.ts';
+import { type Clock, sleep } from '../src/run/clock.ts';
+import { live } from '../src/run/live.ts';
+import type { Random } from '../src/run/random.ts';
+import { tasks } from '../src/run/tasks.ts';
+import { verifyX509Svid } from '../src/spiffe/x509-svid.ts';
+import { version } from '../src/version.ts';
+import { accessControl, type Rights } from './api/access.ts';
+import { agentService } from './api/agent.ts';
+import { bundleService } from './api/bundle.ts';
+import type { Context } from './api/context.ts';
+import { debugService } from './api/debug.ts';
+import { entryService } from './api/entry.ts';
+import { healthService } from './api/health.ts';
+import { rateLimiter } from './api/limits.ts';
+import { localAuthorityService } from './api/local-authority.ts';
+import { loggerService } from './api/logger.ts';
+import { svidService } from './api/svid.ts';
+import { syncService } from './api/sync.ts';
+import { trustDomainService } from './api/trust-domain.ts';
+import { startAuthorities } from './authority/authorities.ts';
+import type { ServerOptions } from './config.ts';
+import { openDataDir } from './data-dir.ts';
+import { watchers } from './entries/watchers.ts';
+import { followWorld } from './entries/world.ts';
+import { keepHouse, logName } from './housekeeping.ts';
+import { openStore } from './store/open.ts';
+import type { Store } from './store/store.ts';
+
+export interface ServerPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: RootLog;
+  /** Instead of what the options name: for tests. */
+  readonly keys?: KeyStore;
+  readonly store?: Store;
+}
+
+export interface RunningServer {
+  /** The TCP listener, with its real port. */
+  readonly address: HostPort;
+  readonly adminSocket: string;
+  /** Where checks and metrics are answered, when configured. */
+  readonly health: HostPort | undefined;
+  readonly metrics: HostPort | undefined;
+  /** Resolves after close; rejects when the server cannot go on. */
+  readonly closed: Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Authorities and the server's own SVID are looked after this often. */
+const freshEvery = 5_000;
+const grace = 5_000;
+
+/** Starts a server. Throws a Fault that says what is in the way; nothing is left running then. */
+export async function startServer(options: ServerOptions, ports: ServerPorts): Promise<RunningServer> {
+  const { clock, random, log } = ports;
+  const { trustDomain } = options;
+  const undo: (() => Promise<void> | void)[] = [];
+  const close = async (): Promise<void> => {
+    for (let last = undo.pop(); last; last = undo.pop()) await last();
+  };
+  try {
+    const serverName = await openDataDir(options.dataDir, trustDomain, random);
+    const store = ports.store ?? (await openStore({ url: options.database }));
+    undo.push(() => store.close());
+    await store.claim(trustDomain);
+    const keys = ports.keys ?? (options.keys.store === 'disk' ? await diskKeys(join(options.dataDir, 'keys.json')) : memoryKeys());
+
+    const running = tasks();
+    undo.push(() => running.close());
+    const fail = (error: unknown): void => running.run('change log', () => Promise.reject(error));
+    const world = await followWorld(store, fail);
+    undo.push(() => world.close());
+    const authorities = await startAuthorities(options, { store, keys, clock, random, log, serverName });
+    await world.reach();
+
+    const rights = new WeakMap<Call, Rights>();
+    const context: Context = {
+      trustDomain,
+      options,
+      store,
+      world,
+      authorities,
+      limit: rateLimiter(options.rateLimits, clock),
+      rightsOf: (call) => rights.get(call) as Rights,
+      clock,
+      random,
+      log,
+    };
+    const watching = watchers(world, trustDomain);
+    world.onChanges((changes) => watching.tell(changes));
+    const shared = [
+      await agentService(context),
+      bundleService(context),
+      entryService(context),
+      svidService(context),
+      trustDomainService(context),
+      localAuthorityService(context),
+    ];
+    const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
+    const agentOnly = [syncService(context, watching, await logName(store, random))];
+
+    const checkAccess = accessControl({ trustDomain, adminIds: options.adminIds, world, nodes: store.nodes, clock });
+    const guard = async (call: Call): Promise<void> => {
+      rights.set(call, await checkAccess(call));
+    };
+    const collected = options.metrics.listen ? await prometheusMetrics('server', version) : undefined;
+    collected?.measured('entries', 'Registration entries.', () => world.entries.size);
+    collected?.measured('agents', 'Attested agents, banned ones too.', () => world.nodes.size);
+    collected?.measured('watching_agents', 'Agents to which changes are pushed.', () => watching.size);
+    const count = collected && callMetrics(collected);
+    const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
+      count?.(call.method, fault?.status ?? Status.OK, ms);
+      logCall(log, call, fault);
+    };
+
+    const tlsContext = live(listenerContext(authorities.serverSvid.value));
+    undo.push(authorities.serverSvid.onChange((svid) => tlsContext.set(listenerContext(svid))));
+    await mkdir(dirname(options.adminSocket), { recursive: true, mode: 0o700 });
+    const admin = await serveUnix({
+      path: options.adminSocket,
+      mode: options.adminSocketMode,
+      services: [...shared, ...localOnly],
+      guard,
+      onDone,
+      clock,
+    });
+    undo.push(() => admin.close(grace));
+    const tls = await serveTls({
+      ...options.listen,
+      context: tlsContext,
+      verifyClient: (chain) =>
+        verifyX509Svid(chain, (domain) => (domain === trustDomain || isAdminDomain(domain) ? world.bundles.get(domain) : undefined), clock.now()),
+      services: [...shared, ...agentOnly],
+      guard,
+      onDone,
+      clock,
+    });
+    undo.push(() => tls.close(grace));
+
+    const observing = await observe(options, {
+      clock,
+      live: { 'change log': () => {} },
+      ready: { store: () => store.ping() },
+      collected,
+    });
+    undo.push(() => observing.close());
+
+    running.run('authorities', async (signal) => {
+      while (!signal.aborted) {
+        await sleep(clock, freshEvery, signal);
+        await authorities.keepFresh().catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
+      }
+    });
+    running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));
+
+    const address = { host: options.listen.host, port: tls.port };
+    log.info({ trustDomain, listen: `${address.host}:${address.port}`, adminSocket: options.adminSocket }, 'server ready');
+    return { address, adminSocket: options.adminSocket, health: observing.health, metrics: observing.metrics, closed: running.ended, close };
+
+    function isAdminDomain(domain: string): boolean {
+      return options.adminIds.some((id) => id.startsWith(`spiffe://${domain}/`));
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function listenerContext(svid: { chain: readonly Buffer[]; key: import('node:crypto').KeyObject }) {
+  return { chain: svid.chain, key: svid.key };
+}
+
+function logCall(log: RootLog, call: Call, fault: Fault | undefined): void {
+  if (!fault) return;
+  const { caller } = call;
+  const from = caller.kind === 'unix' ? { uid: caller.peer.uid, pid: caller.peer.pid } : { address: caller.address, id: caller.svid?.id };
+  const event = { method: call.method, ...from, code: fault.code, message: fault.message, ...(fault.detail && { detail: fault.detail }) };
+  if (fault.status === Status.INTERNAL) log.error(event, 'call failed');
+  else if (fault.code === 'caller/denied') log.warn(event, 'call refused');
+  else log.debug(event, 'call refused');
+}
