@@ -25,6 +25,7 @@ import {
   takeTime,
   takeUnsigned,
 } from './der.ts';
+import { type NameConstraints, readNameConstraints } from './name-constraints.ts';
 
 /** Key usage flags (RFC 5280 §4.2.1.3): bit n of the standard is `1 << n`. */
 export const KeyUsage = {
@@ -73,7 +74,10 @@ export interface Certificate {
   readonly authorityKeyId: Buffer | undefined;
   readonly uris: readonly string[];
   readonly dnsNames: readonly string[];
+  /** Tags of the alternative names that are neither URI nor DNS name, such as 0x87 for an IP address. */
+  readonly otherNames: readonly number[];
   readonly sanCritical: boolean;
+  readonly nameConstraints: NameConstraints | undefined;
   /** Extensions marked critical which nothing here understands; a chain holding one is refused. */
   readonly unknownCritical: readonly string[];
   /** All extensions in order: dotted identifier, criticality and content, for what is not read here. */
@@ -149,7 +153,9 @@ export function parseCertificate(der: Buffer): Certificate {
     authorityKeyId: undefined,
     uris: [],
     dnsNames: [],
+    otherNames: [],
     sanCritical: false,
+    nameConstraints: undefined,
     unknownCritical: [],
     extensions: [],
     get key() {
@@ -301,6 +307,11 @@ const readers: Readonly<Record<string, (value: Cursor, critical: boolean, fields
     const names = readGeneralNames(value, what);
     fields.uris = names.uris;
     fields.dnsNames = names.dnsNames;
+    fields.otherNames = names.otherNames;
+  },
+  '2.5.29.30'(value, _critical, fields) {
+    fields.nameConstraints = readNameConstraints(value);
+    close(value);
   },
   // Certificate policies: with any-policy as the initial set they never refuse a path (RFC 5280 §6.1), so understood.
   '2.5.29.32'(value) {
@@ -316,17 +327,23 @@ function keyIdentifier(content: Buffer): Buffer {
 }
 
 /** Reads a SubjectAltName's value, shared with requests. Throws `der/invalid`. */
-export function readGeneralNames(value: Cursor, where: string): { uris: string[]; dnsNames: string[] } {
+export function readGeneralNames(
+  value: Cursor,
+  where: string,
+): { uris: string[]; dnsNames: string[]; otherNames: number[] } {
   const inner = open(value, tag.sequence);
   close(value);
   const uris: string[] = [];
   const dnsNames: string[] = [];
+  const otherNames: number[] = [];
   let count = 0;
   if (peek(inner) < 0) throw invalid(where, 'its subject alternative name is empty');
   while (peek(inner) >= 0) {
     if (++count > certificateLimits.names)
       throw invalid(where, `it has more than ${certificateLimits.names} alternative names`);
-    switch (peek(inner)) {
+    const kind = peek(inner);
+    if (kind !== 0x86 && kind !== 0x82) otherNames.push(kind);
+    switch (kind) {
       case 0x86:
         uris.push(ia5(takeContent(inner, 0x86), where));
         break;
@@ -352,7 +369,7 @@ export function readGeneralNames(value: Cursor, where: string): { uris: string[]
         throw invalid(where, 'an alternative name is of no known kind');
     }
   }
-  return { uris, dnsNames };
+  return { uris, dnsNames, otherNames };
 }
 
 /** Text of an IA5String in which only printable ASCII is let through: a NUL or newline in a name is an attack. */

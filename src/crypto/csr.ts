@@ -91,13 +91,14 @@ export function parseCsr(der: Buffer, { maxRsaBits = 4096 }: { maxRsaBits?: numb
     },
     subject,
     commonName: commonNameOf(subject, what),
-    ...names,
+    uris: names.uris,
+    dnsNames: names.dnsNames,
     verify: () => verifySignature(algorithm, key, keyOnce(), info, signature, maxRsaBits),
   };
 }
 
 function readAttributes(attributes: Cursor): { uris: string[]; dnsNames: string[] } {
-  let names: { uris: string[]; dnsNames: string[] } | undefined;
+  let names: { uris: string[]; dnsNames: string[] } = { uris: [], dnsNames: [] };
   let count = 0;
   let requested = false;
   while (peek(attributes) >= 0) {
@@ -125,7 +126,7 @@ function readAttributes(attributes: Cursor): { uris: string[]; dnsNames: string[
       if (extensionId === subjectAltNameId) names = readGeneralNames(openInside(extension, value), what);
     }
   }
-  return names ?? { uris: [], dnsNames: [] };
+  return names;
 }
 
 const defaultSubject = name([

@@ -12,19 +12,24 @@ const deepest = 64;
 /**
  * Reads a JSON text. Throws `input/invalid`.
  * @param what names it in messages
+ * @param integers `exact` gives integers beyond 2^53 as bigint; `number` rounds them, for what is handed on as JSON
  */
-export function parseJson(text: string, what: string): Json {
+export function parseJson(text: string, what: string, integers: 'exact' | 'number' = 'exact'): Json {
   refuseDeepAndDouble(text, what);
   try {
-    return JSON.parse(text, exact) as Json;
+    return JSON.parse(text, integers === 'exact' ? exact : undefined) as Json;
   } catch (error) {
     throw new Fault('input/invalid', `${what} is not JSON`, { cause: error });
   }
 }
 
 /** As `parseJson`, for a text that must be an object. */
-export function parseJsonObject(text: string, what: string): { [name: string]: Json } {
-  const value = parseJson(text, what);
+export function parseJsonObject(
+  text: string,
+  what: string,
+  integers: 'exact' | 'number' = 'exact',
+): { [name: string]: Json } {
+  const value = parseJson(text, what, integers);
   if (isJsonObject(value)) return value;
   throw new Fault('input/invalid', `${what} is not a JSON object`);
 }

@@ -98,7 +98,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 function object(part: string, what: string): { [name: string]: Json } {
   const bytes = unbase64url(part, what);
   try {
-    return parseJsonObject(utf8.decode(bytes), `its ${what}`);
+    return parseJsonObject(utf8.decode(bytes), `its ${what}`, 'number');
   } catch (error) {
     throw refused(error instanceof Fault ? error.message : `its ${what} is not UTF-8`, error);
   }

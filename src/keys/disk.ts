@@ -6,9 +6,7 @@ import { generateKeyAside } from '../crypto/algorithms.ts';
 import { isJsonObject, parseJsonObject } from '../crypto/json.ts';
 import { Fault, quote } from '../errors.ts';
 import { readFileIfThere, writeFileAtomic } from '../run/file.ts';
-import { heldKey, heldKeyOf, type Key, type KeyStore } from './key-store.ts';
-
-type DiskKey = Key & { exportPkcs8(): Buffer };
+import { type HeldKey, heldKey, heldKeyOf, type KeyStore } from './key-store.ts';
 
 /**
  * Opens the file, which need not exist; its folder must. Throws `data/corrupt` for content that is not what this store
@@ -19,7 +17,7 @@ export async function diskKeys(path: string): Promise<KeyStore> {
   let last: Promise<unknown> = Promise.resolve();
 
   /** One change after the other; memory follows the disk, not the other way. */
-  const change = <T>(make: (next: Map<string, DiskKey>) => T): Promise<T> => {
+  const change = <T>(make: (next: Map<string, HeldKey>) => T): Promise<T> => {
     const done = last.then(async () => {
       const next = new Map(keys);
       const result = make(next);
@@ -48,11 +46,11 @@ export async function diskKeys(path: string): Promise<KeyStore> {
   };
 }
 
-async function load(path: string): Promise<Map<string, DiskKey>> {
+async function load(path: string): Promise<Map<string, HeldKey>> {
   const found = await readFileIfThere(path).catch((error: unknown) => {
     throw new Fault('system/failed', `key file ${quote(path)} cannot be read`, { detail: String(error), cause: error });
   });
-  const keys = new Map<string, DiskKey>();
+  const keys = new Map<string, HeldKey>();
   if (found === undefined) return keys;
   if ((found.mode & 0o077) !== 0) {
     throw new Fault(
@@ -92,7 +90,7 @@ function contentOf(data: Buffer, path: string): { [id: string]: unknown } {
   return content.keys;
 }
 
-async function save(path: string, keys: ReadonlyMap<string, DiskKey>): Promise<void> {
+async function save(path: string, keys: ReadonlyMap<string, HeldKey>): Promise<void> {
   const stored: [string, string][] = [...keys.values()].map((key) => [key.id, key.exportPkcs8().toString('base64')]);
   const text = `${JSON.stringify({ keys: Object.fromEntries(stored) }, null, 2)}\n`;
   await writeFileAtomic(path, text, 0o600).catch((error: unknown) => {

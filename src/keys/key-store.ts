@@ -29,8 +29,14 @@ export interface KeyStore {
   remove(id: string): Promise<void>;
 }
 
+/** A key of this process's own memory: it signs at once and can be handed on. */
+export interface HeldKey extends Key {
+  sign(data: Buffer, encoding: 'der' | 'raw'): Buffer;
+  exportPkcs8(): Buffer;
+}
+
 /** A key held in this process. Throws `input/invalid` when it is none of our types. */
-export function heldKey(id: string, privateKey: KeyObject): Key & { exportPkcs8(): Buffer } {
+export function heldKey(id: string, privateKey: KeyObject): HeldKey {
   const type = keyTypeOf(privateKey);
   const { hash } = keyTypes[type];
   const raw = { key: privateKey, dsaEncoding: 'ieee-p1363' } as const;
@@ -44,6 +50,6 @@ export function heldKey(id: string, privateKey: KeyObject): Key & { exportPkcs8(
 }
 
 /** As `heldKey`, from PKCS#8. Throws what `createPrivateKey` throws for bytes that are no key. */
-export function heldKeyOf(id: string, pkcs8: Buffer): Key & { exportPkcs8(): Buffer } {
+export function heldKeyOf(id: string, pkcs8: Buffer): HeldKey {
   return heldKey(id, createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }));
 }
