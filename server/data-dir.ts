@@ -27,9 +27,13 @@ export async function openDataDir(dir: string, trustDomain: TrustDomain, random:
     }
     const owner = readOwner(found.data.toString('utf8'), path);
     if (owner.trustDomain === trustDomain) return owner.serverName;
-    throw new Fault('data/foreign', `data directory ${quote(dir)} belongs to trust domain ${quote(owner.trustDomain)}, not ${quote(trustDomain)}`, {
-      hint: 'Give this trust domain a data directory of its own.',
-    });
+    throw new Fault(
+      'data/foreign',
+      `data directory ${quote(dir)} belongs to trust domain ${quote(owner.trustDomain)}, not ${quote(trustDomain)}`,
+      {
+        hint: 'Give this trust domain a data directory of its own.',
+      },
+    );
   } catch (error) {
     if (error instanceof Fault) throw error;
     throw new Fault('state/refused', `data directory ${quote(dir)} cannot be used: ${(error as Error).message}`, {

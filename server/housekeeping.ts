@@ -38,7 +38,9 @@ async function tidy({ options, store, world, clock, log }: HousekeepingPorts): P
   if (options.pruneNodesExpiredFor !== undefined) {
     const before = now - Math.floor(options.pruneNodesExpiredFor / 1000);
     // A banned node stays, so that it stays banned; one that cannot attest again stays, since its token is gone.
-    const expired = [...world.nodes.values()].filter((node) => node.serial !== '' && node.canReattest && node.expiresAt < before);
+    const expired = [...world.nodes.values()].filter(
+      (node) => node.serial !== '' && node.canReattest && node.expiresAt < before,
+    );
     for (const node of expired.slice(0, batch)) if (await store.nodes.delete(node.id)) nodes++;
   }
   const position = await store.log.position();

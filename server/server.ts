@@ -20,6 +20,7 @@ import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { tasks } from '../src/run/tasks.ts';
 import { verifyX509Svid } from '../src/spiffe/x509-svid.ts';
+import { secureContextOptions } from '../src/tls/credentials.ts';
 import { version } from '../src/version.ts';
 import { accessControl, type Rights } from './api/access.ts';
 import { agentService } from './api/agent.ts';
@@ -73,15 +74,20 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
   const { clock, random, log } = ports;
   const { trustDomain } = options;
   const undo: (() => Promise<void> | void)[] = [];
-  const close = async (): Promise<void> => {
-    for (let last = undo.pop(); last; last = undo.pop()) await last();
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      for (let last = undo.pop(); last; last = undo.pop()) await last();
+    })();
+    return closing;
   };
   try {
     const serverName = await openDataDir(options.dataDir, trustDomain, random);
     const store = ports.store ?? (await openStore({ url: options.database }));
     undo.push(() => store.close());
     await store.claim(trustDomain);
-    const keys = ports.keys ?? (options.keys.store === 'disk' ? await diskKeys(join(options.dataDir, 'keys.json')) : memoryKeys());
+    const keys =
+      ports.keys ?? (options.keys.store === 'disk' ? await diskKeys(join(options.dataDir, 'keys.json')) : memoryKeys());
 
     const running = tasks();
     undo.push(() => running.close());
@@ -131,8 +137,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       logCall(log, call, fault);
     };
 
-    const tlsContext = live(listenerContext(authorities.serverSvid.value));
-    undo.push(authorities.serverSvid.onChange((svid) => tlsContext.set(listenerContext(svid))));
+    const tlsContext = live(secureContextOptions(authorities.serverSvid.value));
+    undo.push(authorities.serverSvid.onChange((svid) => tlsContext.set(secureContextOptions(svid))));
     await mkdir(dirname(options.adminSocket), { recursive: true, mode: 0o700 });
     const admin = await serveUnix({
       path: options.adminSocket,
@@ -147,7 +153,11 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       ...options.listen,
       context: tlsContext,
       verifyClient: (chain) =>
-        verifyX509Svid(chain, (domain) => (domain === trustDomain || isAdminDomain(domain) ? world.bundles.get(domain) : undefined), clock.now()),
+        verifyX509Svid(
+          chain,
+          (domain) => (domain === trustDomain || isAdminDomain(domain) ? world.bundles.get(domain) : undefined),
+          clock.now(),
+        ),
       services: [...shared, ...agentOnly],
       guard,
       onDone,
@@ -166,14 +176,26 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     running.run('authorities', async (signal) => {
       while (!signal.aborted) {
         await sleep(clock, freshEvery, signal);
-        await authorities.keepFresh().catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
+        await authorities
+          .keepFresh()
+          .catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
       }
     });
     running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));
 
     const address = { host: options.listen.host, port: tls.port };
-    log.info({ trustDomain, listen: `${address.host}:${address.port}`, adminSocket: options.adminSocket }, 'server ready');
-    return { address, adminSocket: options.adminSocket, health: observing.health, metrics: observing.metrics, closed: running.ended, close };
+    log.info(
+      { trustDomain, listen: `${address.host}:${address.port}`, adminSocket: options.adminSocket },
+      'server ready',
+    );
+    return {
+      address,
+      adminSocket: options.adminSocket,
+      health: observing.health,
+      metrics: observing.metrics,
+      closed: running.ended,
+      close,
+    };
 
     function isAdminDomain(domain: string): boolean {
       return options.adminIds.some((id) => id.startsWith(`spiffe://${domain}/`));
@@ -184,15 +206,20 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
   }
 }
 
-function listenerContext(svid: { chain: readonly Buffer[]; key: import('node:crypto').KeyObject }) {
-  return { chain: svid.chain, key: svid.key };
-}
-
 function logCall(log: RootLog, call: Call, fault: Fault | undefined): void {
   if (!fault) return;
   const { caller } = call;
-  const from = caller.kind === 'unix' ? { uid: caller.peer.uid, pid: caller.peer.pid } : { address: caller.address, id: caller.svid?.id };
-  const event = { method: call.method, ...from, code: fault.code, message: fault.message, ...(fault.detail && { detail: fault.detail }) };
+  const from =
+    caller.kind === 'unix'
+      ? { uid: caller.peer.uid, pid: caller.peer.pid }
+      : { address: caller.address, id: caller.svid?.id };
+  const event = {
+    method: call.method,
+    ...from,
+    code: fault.code,
+    message: fault.message,
+    ...(fault.detail && { detail: fault.detail }),
+  };
   if (fault.status === Status.INTERNAL) log.error(event, 'call failed');
   else if (fault.code === 'caller/denied') log.warn(event, 'call refused');
   else log.debug(event, 'call refused');

@@ -3,9 +3,9 @@
  * in particular is refused everywhere but on the two methods open to all.
  */
 import { Fault } from '../../src/errors.ts';
-import { isAgentId, isMemberOf, type SpiffeId, type TrustDomain } from '../../src/spiffe/id.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
+import { isAgentId, isMemberOf, type SpiffeId, type TrustDomain } from '../../src/spiffe/id.ts';
 import type { World } from '../entries/world.ts';
 import type { Nodes, StoredNode } from '../store/store.ts';
 
@@ -139,14 +139,16 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
     if (!id || !caller.svid) throw denied({ detail: 'the caller presented no X509-SVID' });
     if (allowed.includes('admin')) {
       if (adminIds.includes(id)) return { as: 'admin', id };
-      if (isMemberOf(id, trustDomain)) for (const entry of world.entriesOf(id)) if (entry.admin) return { as: 'admin', id };
+      if (isMemberOf(id, trustDomain))
+        for (const entry of world.entriesOf(id)) if (entry.admin) return { as: 'admin', id };
     }
     if (allowed.includes('downstream') && isMemberOf(id, trustDomain)) {
       for (const entry of world.entriesOf(id)) if (entry.downstream) return { as: 'downstream', id };
     }
     if (!allowed.includes('agent')) throw denied({ detail: `${id} is neither admin nor downstream` });
 
-    if (clock.now() >= caller.svid.leaf.notAfter) throw denied({ detail: `the SVID of ${id} has expired`, reason: 'AGENT_EXPIRED' });
+    if (clock.now() >= caller.svid.leaf.notAfter)
+      throw denied({ detail: `the SVID of ${id} has expired`, reason: 'AGENT_EXPIRED' });
     if (!isMemberOf(id, trustDomain) || !isAgentId(id)) {
       throw denied({ detail: `${id} is not an agent`, reason: 'AGENT_NOT_ATTESTED' });
     }
@@ -159,7 +161,11 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
     if (node.serial === '') throw denied({ detail: `${id} is banned`, reason: 'AGENT_BANNED' });
     if (node.serial === serial) return { as: 'agent', id, node };
     if (node.nextSerial === serial && (await nodes.activate(id, serial))) {
-      return { as: 'agent', id, node: { ...node, serial, expiresAt: node.nextExpiresAt, nextSerial: '', nextExpiresAt: 0 } };
+      return {
+        as: 'agent',
+        id,
+        node: { ...node, serial, expiresAt: node.nextExpiresAt, nextSerial: '', nextExpiresAt: 0 },
+      };
     }
     throw denied({ detail: `${id} presented serial ${serial}, which is not active`, reason: 'AGENT_NOT_ACTIVE' });
   };

@@ -32,7 +32,12 @@ const longestVersion = 255;
 
 export async function agentService(context: Context): Promise<Service> {
   const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
-  const attestors: ReadonlyMap<string, NodeAttestor> = await nodeAttestors(options, { trustDomain, store, clock, random });
+  const attestors: ReadonlyMap<string, NodeAttestor> = await nodeAttestors(options, {
+    trustDomain,
+    store,
+    clock,
+    random,
+  });
 
   function agentId(wire: WireId | null): SpiffeId {
     const id = idFromWire(wire, 'agent ID');
@@ -57,13 +62,23 @@ export async function agentService(context: Context): Promise<Service> {
     if (!csr || csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
     const request = parseCsr(csr);
     if (!request.verify()) throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
-    return issueX509Svid(authorities.x509.signer.value, { id, spki: request.spki, ttl: options.agentTtl, dnsNames: [] }, clock.now(), random);
+    return issueX509Svid(
+      authorities.x509.signer.value,
+      { id, spki: request.spki, ttl: options.agentTtl, dnsNames: [] },
+      clock.now(),
+      random,
+    );
   }
 
   const methods = {
     CountAgents: ({ filter }: { filter: AgentFilter | null }) => ({ count: list(filter, 0, '').items.length }),
 
-    ListAgents(request: { filter: AgentFilter | null; output_mask: AgentMask | null; page_size: number; page_token: string }) {
+    ListAgents(request: {
+      filter: AgentFilter | null;
+      output_mask: AgentMask | null;
+      page_size: number;
+      page_token: string;
+    }) {
       const page = list(request.filter, request.page_size, request.page_token);
       return { agents: page.items.map((node) => nodeToWire(node, request.output_mask)), next_page_token: page.next };
     },
@@ -98,13 +113,19 @@ export async function agentService(context: Context): Promise<Service> {
       if (!params) throw new Fault('input/invalid', 'malformed param: missing params');
       if (!params.data) throw new Fault('input/invalid', 'malformed param: missing attestation data');
       if (params.data.type === '') throw new Fault('input/invalid', 'malformed param: missing attestation data type');
-      if (params.data.payload.length === 0) throw new Fault('input/invalid', 'malformed param: missing attestation data payload');
-      if (!params.params || params.params.csr.length === 0) throw new Fault('input/invalid', 'malformed param: missing X509-SVID parameters or CSR');
+      if (params.data.payload.length === 0)
+        throw new Fault('input/invalid', 'malformed param: missing attestation data payload');
+      if (!params.params || params.params.csr.length === 0)
+        throw new Fault('input/invalid', 'malformed param: missing X509-SVID parameters or CSR');
       const attestor = attestors.get(params.data.type);
       if (!attestor) {
-        throw new Fault('state/refused', `error getting node attestor: could not find node attestor type ${quote(params.data.type)}`, {
-          hint: `This server accepts: ${[...attestors.keys()].join(', ') || 'none'}.`,
-        });
+        throw new Fault(
+          'state/refused',
+          `error getting node attestor: could not find node attestor type ${quote(params.data.type)}`,
+          {
+            hint: `This server accepts: ${[...attestors.keys()].join(', ') || 'none'}.`,
+          },
+        );
       }
       const proof = await attestor(params.data.payload, async (challenge) => {
         await send({ challenge });
@@ -132,7 +153,10 @@ export async function agentService(context: Context): Promise<Service> {
       if (outcome === 'token-expired') throw expired();
       if (outcome === 'banned') throw new Fault('caller/denied', 'failed to attest: agent is banned');
       await world.reach();
-      log.info({ agent: proof.id, method: params.data.type, expiresAt: new Date(svid.notAfter).toISOString() }, 'agent attested');
+      log.info(
+        { agent: proof.id, method: params.data.type, expiresAt: new Date(svid.notAfter).toISOString() },
+        'agent attested',
+      );
       await send({ result: { svid: svidToWire(svid, proof.id, ''), reattestable: proof.canReattest } });
     },
 
@@ -153,9 +177,13 @@ export async function agentService(context: Context): Promise<Service> {
     },
 
     async CreateJoinToken(request: { ttl: number; token: string; agent_id: WireId | null }) {
-      if (request.ttl < 1) throw new Fault('input/invalid', `ttl ${quote(request.ttl)} is not valid: it is required and at least 1 second`);
+      if (request.ttl < 1)
+        throw new Fault(
+          'input/invalid',
+          `ttl ${quote(request.ttl)} is not valid: it is required and at least 1 second`,
+        );
       if (request.token !== '' && !/^[A-Za-z0-9._-]{1,200}$/.test(request.token)) {
-        throw new Fault('input/invalid', 'the token is not valid: it becomes part of the agent\'s SPIFFE ID', {
+        throw new Fault('input/invalid', "the token is not valid: it becomes part of the agent's SPIFFE ID", {
           hint: 'Use 1 to 200 characters of A-Z, a-z, 0-9, ".", "_" and "-", or leave it out.',
         });
       }
@@ -186,7 +214,9 @@ export async function agentService(context: Context): Promise<Service> {
         : undefined;
       const token = { value, expiresAt: now + request.ttl };
       if ((await store.tokens.create(token, alias)) === 'taken') {
-        throw new Fault('thing/exists', 'the token exists already', { hint: 'Leave the value out to get a fresh one.' });
+        throw new Fault('thing/exists', 'the token exists already', {
+          hint: 'Leave the value out to get a fresh one.',
+        });
       }
       await world.reach();
       return { value, expires_at: token.expiresAt };
@@ -250,8 +280,9 @@ function readGoTime(text: string): number {
   const parts = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? ([+-]\d\d)(\d\d)(?: \S+)?$/.exec(text);
   const time = parts ? Date.parse(`${parts[1]}T${parts[2]}${parts[3]}:${parts[4]}`) : Number.NaN;
   if (Number.isNaN(time)) {
-    throw new Fault('input/invalid', `expiry filter ${quote(text)} is not a time`, { hint: 'Write 2026-01-31 15:04:05 +0000 UTC.' });
+    throw new Fault('input/invalid', `expiry filter ${quote(text)} is not a time`, {
+      hint: 'Write 2026-01-31 15:04:05 +0000 UTC.',
+    });
   }
   return time / 1000;
 }
-

@@ -30,7 +30,10 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
   function foreign(name: string): TrustDomain {
     const domain = parseTrustDomainOrId(name);
     if (domain !== trustDomain) return domain;
-    throw new Fault('input/invalid', `trust domain ${quote(name)} is this server's own: its bundle is not a federated one`);
+    throw new Fault(
+      'input/invalid',
+      `trust domain ${quote(name)} is this server's own: its bundle is not a federated one`,
+    );
   }
 
   /** Reads one bundle of a batch, writes it as expected, tells the outcome. */
@@ -65,10 +68,15 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
       if (request.x509_authorities.length + request.jwt_authorities.length === 0) {
         throw new Fault('input/invalid', 'no authorities to append');
       }
-      const x509 = x509AuthoritiesFromWire(request.x509_authorities, trustDomain).map((one) => ({ ...one, tainted: false }));
+      const x509 = x509AuthoritiesFromWire(request.x509_authorities, trustDomain).map((one) => ({
+        ...one,
+        tainted: false,
+      }));
       const jwt = request.jwt_authorities.map((key) => ({ ...jwtKeyFromWire(key, trustDomain), tainted: false }));
       const bundle = await authorities.bundle.edit((before) => {
-        const newX509 = x509.filter((one) => !before.x509Authorities.some((held) => held.certificate.equals(one.certificate)));
+        const newX509 = x509.filter(
+          (one) => !before.x509Authorities.some((held) => held.certificate.equals(one.certificate)),
+        );
         const newJwt = jwt.filter((one) => !before.jwtAuthorities.some((held) => held.keyId === one.keyId));
         if (newX509.length + newJwt.length === 0) return undefined;
         return {
@@ -81,7 +89,10 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
       return bundleToWire(bundle, request.output_mask);
     },
 
-    async PublishJWTAuthority({ jwt_authority }: { jwt_authority: WireJwtKey | null }, call: Parameters<typeof limit>[0]) {
+    async PublishJWTAuthority(
+      { jwt_authority }: { jwt_authority: WireJwtKey | null },
+      call: Parameters<typeof limit>[0],
+    ) {
       await limit(call, 'push');
       if (!jwt_authority) throw new Fault('input/invalid', 'missing JWT authority');
       const key = jwtKeyFromWire(jwt_authority, trustDomain);
@@ -104,7 +115,12 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
         .filter((bundle) => bundle.trustDomain !== trustDomain)
         .sort((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1))
         .map((bundle, place) => ({ seq: place + 1, bundle }));
-      const page = cutPage((after) => all.slice(after), () => true, request.page_size, request.page_token);
+      const page = cutPage(
+        (after) => all.slice(after),
+        () => true,
+        request.page_size,
+        request.page_token,
+      );
       return {
         bundles: page.items.map(({ bundle }) => bundleToWire(bundle, request.output_mask)),
         next_page_token: page.next,
@@ -151,9 +167,13 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
           );
           if (outcome === 'missing') throw new Fault('thing/missing', 'bundle not found');
           if (outcome !== 'deleted') {
-            throw new Fault('state/refused', `cannot delete bundle; federated with ${outcome.linked} registration entries`, {
-              hint: 'Use mode "dissociate" to unlink them or "delete" to delete them too.',
-            });
+            throw new Fault(
+              'state/refused',
+              `cannot delete bundle; federated with ${outcome.linked} registration entries`,
+              {
+                hint: 'Use mode "dissociate" to unlink them or "delete" to delete them too.',
+              },
+            );
           }
           return {};
         });
@@ -177,4 +197,3 @@ function applyMask(stored: Bundle, given: Bundle, mask: BundleMask | null): Bund
     sequence: mask.sequence_number ? given.sequence : stored.sequence,
   };
 }
-

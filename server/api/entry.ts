@@ -3,13 +3,7 @@ import { Fault, quote, Status } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { checkEntry, type EntryDraft, type EntryPatch } from '../../src/spiffe/entry.ts';
 import { isMemberOf, parseTrustDomainOrId, requireWorkloadId } from '../../src/spiffe/id.ts';
-import {
-  draftFromWire,
-  type EntryMask,
-  entryToWire,
-  patchFromWire,
-  type WireEntry,
-} from '../../src/wire/entry.ts';
+import { draftFromWire, type EntryMask, entryToWire, patchFromWire, type WireEntry } from '../../src/wire/entry.ts';
 import { idFromWire, selectorsFromWire, type WireId } from '../../src/wire/id.ts';
 import { authorizedEntries } from '../entries/authorized.ts';
 import type { Created, StoredEntry } from '../store/store.ts';
@@ -102,7 +96,11 @@ export function entryService(context: Context): Service {
       return { results };
     },
 
-    async BatchUpdateEntry(request: { entries: WireEntry[]; input_mask: EntryMask | null; output_mask: EntryMask | null }) {
+    async BatchUpdateEntry(request: {
+      entries: WireEntry[];
+      input_mask: EntryMask | null;
+      output_mask: EntryMask | null;
+    }) {
       const results = await inOneWrite(
         request.entries,
         (wire) => ({ id: wire.id, patch: checkPatch(wire, request.input_mask) }),
@@ -156,7 +154,8 @@ function createdToWire(outcome: Created, mask: EntryMask | null): EntryResult {
     const status = { code: Status.ALREADY_EXISTS, message: 'similar entry already exists' };
     return { status, entry: entryToWire(outcome.similar, mask) };
   }
-  if ('taken' in outcome) return { status: { code: Status.ALREADY_EXISTS, message: `entry ID ${quote(outcome.taken)} already exists` } };
+  if ('taken' in outcome)
+    return { status: { code: Status.ALREADY_EXISTS, message: `entry ID ${quote(outcome.taken)} already exists` } };
   return { status: unknownBundle(outcome.unknownBundle) };
 }
 
@@ -177,7 +176,10 @@ function entryFilter(filter: EntryFilter | null, trustDomain: Context['trustDoma
   if (filter?.by_parent_id) {
     const id = idFromWire(filter.by_parent_id, 'parent ID filter');
     if (!isMemberOf(id, trustDomain)) {
-      throw new Fault('input/invalid', `parent ID filter ${quote(id)} is not a member of trust domain ${quote(trustDomain)}`);
+      throw new Fault(
+        'input/invalid',
+        `parent ID filter ${quote(id)} is not a member of trust domain ${quote(trustDomain)}`,
+      );
     }
     tests.push((entry) => entry.parentId === id);
   }
@@ -188,7 +190,8 @@ function entryFilter(filter: EntryFilter | null, trustDomain: Context['trustDoma
   }
   if (filter?.by_federates_with) {
     const wanted = new Set(filter.by_federates_with.trust_domains.map(parseTrustDomainOrId));
-    if (wanted.size === 0) throw new Fault('input/invalid', 'filter.by_federates_with is malformed: empty trust domain set');
+    if (wanted.size === 0)
+      throw new Fault('input/invalid', 'filter.by_federates_with is malformed: empty trust domain set');
     const how = filter.by_federates_with.match;
     tests.push((entry) => setMatches(entry.federatesWith, wanted, how));
   }

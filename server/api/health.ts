@@ -6,7 +6,10 @@ import type { Context } from './context.ts';
 export function healthService({ world, trustDomain }: Context): Service {
   const methods = {
     Check({ service }: { service: string }) {
-      if (service !== '') throw new Fault('thing/missing', `unknown service ${quote(service)}`, { hint: 'Ask for the empty name: the server as a whole.' });
+      if (service !== '')
+        throw new Fault('thing/missing', `unknown service ${quote(service)}`, {
+          hint: 'Ask for the empty name: the server as a whole.',
+        });
       return { status: world.bundles.has(trustDomain) ? 'SERVING' : 'NOT_SERVING' };
     },
   };

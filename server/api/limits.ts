@@ -41,9 +41,13 @@ export function rateLimiter(rates: Rates, clock: Clock): Limiter {
     const wait = full - now - 1000;
     const patience = Math.min(call.deadline === undefined ? longestWait : call.deadline - now, longestWait);
     if (wait > patience) {
-      throw new Fault('limit/exceeded', `too many calls: the next one of this kind is possible in ${Math.ceil(wait)} ms`, {
-        hint: `The limit is ${rate} a second for each address; try again later.`,
-      });
+      throw new Fault(
+        'limit/exceeded',
+        `too many calls: the next one of this kind is possible in ${Math.ceil(wait)} ms`,
+        {
+          hint: `The limit is ${rate} a second for each address; try again later.`,
+        },
+      );
     }
     fullAt.set(key, full);
     if (wait > 0) await sleep(clock, wait, call.signal);

@@ -51,9 +51,15 @@ export function svidService(context: Context): Service {
           hint: `Put spiffe://${trustDomain}/... into the CSR as its only URI.`,
         });
       }
-      const id = requireWorkloadId(parseId(uri), trustDomain, 'the CSR\'s SPIFFE ID');
+      const id = requireWorkloadId(parseId(uri), trustDomain, "the CSR's SPIFFE ID");
       const dnsNames = distinctDnsNames(request.dnsNames);
-      const profile = { id, spki: request.spki, subject: request.subject, dnsNames, ttl: ttlOf(ttl, options.defaultX509SvidTtl) };
+      const profile = {
+        id,
+        spki: request.spki,
+        subject: request.subject,
+        dnsNames,
+        ttl: ttlOf(ttl, options.defaultX509SvidTtl),
+      };
       const svid = await issueX509Svid(signer(), profile, clock.now(), random);
       log.info({ id, serial: svid.serial }, 'X509-SVID minted');
       return { svid: svidToWire(svid, id, '') };
@@ -62,7 +68,13 @@ export function svidService(context: Context): Service {
     async MintJWTSVID({ id: wireId, audience, ttl }: { id: WireId | null; audience: string[]; ttl: number }) {
       requireJwt();
       const id = requireWorkloadId(idFromWire(wireId, 'SPIFFE ID'), trustDomain, 'SPIFFE ID');
-      const profile = { id, audience, ttl: ttlOf(ttl, options.defaultJwtSvidTtl), issuer: options.jwtIssuer, tokenId: undefined };
+      const profile = {
+        id,
+        audience,
+        ttl: ttlOf(ttl, options.defaultJwtSvidTtl),
+        issuer: options.jwtIssuer,
+        tokenId: undefined,
+      };
       const svid = await issueJwtSvid(authorities.jwt.signer.value, profile, clock.now());
       return { svid: jwtToWire(svid, id, '') };
     },
@@ -83,7 +95,9 @@ export function svidService(context: Context): Service {
             const request = readCsr(csr);
             const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
             const profile = { id: entry.spiffeId, spki: request.spki, dnsNames: entry.dnsNames, ttl };
-            return { svid: svidToWire(await issueX509Svid(signer(), profile, clock.now(), random), entry.spiffeId, entry.hint) };
+            return {
+              svid: svidToWire(await issueX509Svid(signer(), profile, clock.now(), random), entry.spiffeId, entry.hint),
+            };
           }),
         );
       }
@@ -127,7 +141,10 @@ export function svidService(context: Context): Service {
       const ca = await issueDownstreamCa(signer(), asked, clock.now(), random);
       log.info({ caller: rightsOf(call).id, serial: ca.serial }, 'downstream authority issued');
       const bundle = world.bundles.get(trustDomain);
-      return { ca_cert_chain: ca.chain, x509_authorities: bundle?.x509Authorities.map(({ certificate }) => certificate) ?? [] };
+      return {
+        ca_cert_chain: ca.chain,
+        x509_authorities: bundle?.x509Authorities.map(({ certificate }) => certificate) ?? [],
+      };
     },
   };
   return { name: 'spire.api.server.svid.v1.SVID', methods };
@@ -135,7 +152,8 @@ export function svidService(context: Context): Service {
 
 /** @param seconds 0 means the default @param fallback milliseconds. Gives milliseconds. */
 function ttlOf(seconds: number, fallback: number): number {
-  if (seconds < 0) throw new Fault('input/invalid', `TTL ${quote(seconds)} is not valid: expected 0 or a positive number of seconds`);
+  if (seconds < 0)
+    throw new Fault('input/invalid', `TTL ${quote(seconds)} is not valid: expected 0 or a positive number of seconds`);
   return seconds === 0 ? fallback : seconds * 1000;
 }
 
@@ -145,7 +163,9 @@ function distinctDnsNames(names: readonly string[]): readonly string[] {
   for (const name of distinct) {
     const covering = `*${name.slice(name.indexOf('.'))}`;
     if (!name.startsWith('*.') && name.includes('.') && distinct.includes(covering)) {
-      throw new Fault('input/invalid', `DNS name ${quote(covering)} overlaps with ${quote(name)}`, { hint: 'Keep one of them.' });
+      throw new Fault('input/invalid', `DNS name ${quote(covering)} overlaps with ${quote(name)}`, {
+        hint: 'Keep one of them.',
+      });
     }
   }
   return distinct;

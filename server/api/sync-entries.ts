@@ -17,7 +17,11 @@ interface SyncRequest {
 }
 
 export function syncAuthorizedEntries({ world, rightsOf }: Context) {
-  return async (requests: AsyncIterable<SyncRequest>, call: Call, send: (message: object) => Promise<void>): Promise<void> => {
+  return async (
+    requests: AsyncIterable<SyncRequest>,
+    call: Call,
+    send: (message: object) => Promise<void>,
+  ): Promise<void> => {
     const incoming = requests[Symbol.asyncIterator]();
     const first = await incoming.next();
     if (first.done) return;

@@ -81,8 +81,10 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       },
       nodeChanged() {
         const now = world.nodes.get(node.id);
-        if (!now) stopWith(new Fault('caller/denied', 'the agent is no longer attested', { reason: 'AGENT_NOT_ATTESTED' }));
-        else if (now.serial === '') stopWith(new Fault('caller/denied', 'the agent is banned', { reason: 'AGENT_BANNED' }));
+        if (!now)
+          stopWith(new Fault('caller/denied', 'the agent is no longer attested', { reason: 'AGENT_NOT_ATTESTED' }));
+        else if (now.serial === '')
+          stopWith(new Fault('caller/denied', 'the agent is banned', { reason: 'AGENT_BANNED' }));
         // New selectors, new rights: the agent comes back and gets a snapshot.
         else if (now.selectors.join() !== node.selectors.join()) stopWith(undefined);
       },
@@ -164,7 +166,11 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       const head = { position, log_id: logId, snapshot };
       const present = group.bundles.flatMap((domain) => world.bundles.get(domain) ?? []);
       const absent = group.bundles.filter((domain) => !world.bundles.has(domain));
-      const last = { bundles: present.map((bundle) => bundleToWire(bundle)), removed_trust_domains: absent, removed_entry_ids: group.removed };
+      const last = {
+        bundles: present.map((bundle) => bundleToWire(bundle)),
+        removed_trust_domains: absent,
+        removed_entry_ids: group.removed,
+      };
       let chunk: object[] = [];
       let bytes = 0;
       for (const entry of group.entries) {

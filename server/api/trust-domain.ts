@@ -47,19 +47,33 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
   function read(wire: WireRelationship): { relationship: FederationRelationship; bundle: Bundle | undefined } {
     const domain = parseTrustDomainOrId(wire.trust_domain);
     if (domain === trustDomain) {
-      throw new Fault('input/invalid', `trust domain ${quote(domain)} is this server's own: it cannot federate with itself`);
+      throw new Fault(
+        'input/invalid',
+        `trust domain ${quote(domain)} is this server's own: it cannot federate with itself`,
+      );
     }
     const bundle = wire.trust_domain_bundle ? bundleFromWire(wire.trust_domain_bundle) : undefined;
     if (bundle && bundle.trustDomain !== domain) {
-      throw new Fault('input/invalid', `the bundle is of trust domain ${quote(bundle.trustDomain)}, the relationship of ${quote(domain)}`);
+      throw new Fault(
+        'input/invalid',
+        `the bundle is of trust domain ${quote(bundle.trustDomain)}, the relationship of ${quote(domain)}`,
+      );
     }
     return {
-      relationship: { trustDomain: domain, bundleEndpointUrl: checkUrl(wire.bundle_endpoint_url), profile: readProfile(wire) },
+      relationship: {
+        trustDomain: domain,
+        bundleEndpointUrl: checkUrl(wire.bundle_endpoint_url),
+        profile: readProfile(wire),
+      },
       bundle,
     };
   }
 
-  async function each(wires: readonly WireRelationship[], work: (wire: WireRelationship) => Promise<FederationRelationship>, mask: RelationshipMask | null) {
+  async function each(
+    wires: readonly WireRelationship[],
+    work: (wire: WireRelationship) => Promise<FederationRelationship>,
+    mask: RelationshipMask | null,
+  ) {
     const results = [];
     for (const wire of wires) {
       results.push(
@@ -74,11 +88,20 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
   }
 
   const methods = {
-    async ListFederationRelationships(request: { output_mask: RelationshipMask | null; page_size: number; page_token: string }) {
+    async ListFederationRelationships(request: {
+      output_mask: RelationshipMask | null;
+      page_size: number;
+      page_token: string;
+    }) {
       const all = [...(await store.federation.list())]
         .sort((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1))
         .map((relationship, place) => ({ seq: place + 1, relationship }));
-      const page = cutPage((after) => all.slice(after), () => true, request.page_size, request.page_token);
+      const page = cutPage(
+        (after) => all.slice(after),
+        () => true,
+        request.page_size,
+        request.page_token,
+      );
       return {
         federation_relationships: page.items.map(({ relationship }) => toWire(relationship, request.output_mask)),
         next_page_token: page.next,
@@ -97,7 +120,10 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
         async (wire) => {
           const { relationship, bundle } = read(wire);
           if (await store.federation.create(relationship, bundle)) return relationship;
-          throw new Fault('thing/exists', `federation relationship with trust domain ${quote(relationship.trustDomain)} already exists`);
+          throw new Fault(
+            'thing/exists',
+            `federation relationship with trust domain ${quote(relationship.trustDomain)} already exists`,
+          );
         },
         request.output_mask,
       ),
@@ -114,8 +140,11 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
           const stored = await find(wire.trust_domain);
           const merged: WireRelationship = {
             ...wire,
-            bundle_endpoint_url: !mask || mask.bundle_endpoint_url ? wire.bundle_endpoint_url : stored.bundleEndpointUrl,
-            ...(mask && !mask.bundle_endpoint_profile && (toWire(stored, null) as Pick<WireRelationship, 'https_web' | 'https_spiffe'>)),
+            bundle_endpoint_url:
+              !mask || mask.bundle_endpoint_url ? wire.bundle_endpoint_url : stored.bundleEndpointUrl,
+            ...(mask &&
+              !mask.bundle_endpoint_profile &&
+              (toWire(stored, null) as Pick<WireRelationship, 'https_web' | 'https_spiffe'>)),
             trust_domain_bundle: !mask || mask.trust_domain_bundle ? (wire.trust_domain_bundle ?? null) : null,
           };
           const { relationship, bundle } = read(merged);
@@ -163,7 +192,10 @@ function checkUrl(text: string): string {
 }
 
 function readProfile(wire: WireRelationship): FederationRelationship['profile'] {
-  if (wire.https_spiffe) return { kind: 'https_spiffe', endpointSpiffeId: parseId(wire.https_spiffe.endpoint_spiffe_id) };
+  if (wire.https_spiffe)
+    return { kind: 'https_spiffe', endpointSpiffeId: parseId(wire.https_spiffe.endpoint_spiffe_id) };
   if (wire.https_web) return { kind: 'https_web' };
-  throw new Fault('input/invalid', 'the bundle endpoint profile is missing', { hint: 'Choose https_web or https_spiffe.' });
+  throw new Fault('input/invalid', 'the bundle endpoint profile is missing', {
+    hint: 'Choose https_web or https_spiffe.',
+  });
 }

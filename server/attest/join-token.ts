@@ -15,7 +15,12 @@ export function joinToken({ trustDomain, store, clock }: AttestorPorts): NodeAtt
     const token = await store.tokens.get(value);
     if (!token) throw missing();
     if (token.expiresAt * 1000 <= clock.now()) throw expired();
-    return { id: makeId(trustDomain, `/spire/agent/join_token/${value}`), selectors: [], canReattest: false, token: value };
+    return {
+      id: makeId(trustDomain, `/spire/agent/join_token/${value}`),
+      selectors: [],
+      canReattest: false,
+      token: value,
+    };
   };
 }
 

@@ -1,8 +1,9 @@
 /** Node attestation methods of the server: one row each. A method proves what a node is and nothing more. */
-import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import type { Selector } from '../../src/spiffe/selector.ts';
+
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
+import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import type { Selector } from '../../src/spiffe/selector.ts';
 import type { ServerOptions } from '../config.ts';
 import type { Store } from '../store/store.ts';
 import { joinToken } from './join-token.ts';
@@ -32,7 +33,10 @@ export interface AttestorPorts {
 }
 
 /** The methods that `options` switch on, by the type that agents name. */
-export async function nodeAttestors(options: ServerOptions, ports: AttestorPorts): Promise<ReadonlyMap<string, NodeAttestor>> {
+export async function nodeAttestors(
+  options: ServerOptions,
+  ports: AttestorPorts,
+): Promise<ReadonlyMap<string, NodeAttestor>> {
   const methods = new Map<string, NodeAttestor>();
   if (options.nodeAttestors.joinToken.enabled) methods.set('join_token', joinToken(ports));
   if (options.nodeAttestors.x509pop) methods.set('x509pop', await x509Pop(options.nodeAttestors.x509pop, ports));

@@ -32,7 +32,11 @@ export async function x509Pop(options: X509PopOptions, ports: AttestorPorts): Pr
   const roots: Certificate[] = [];
   for (const path of options.caBundlePaths) {
     const text = await readFile(path, 'utf8').catch((cause) => {
-      throw new Fault('config/invalid', `x509pop: the CA bundle ${quote(path)} cannot be read: ${(cause as Error).message}`, { cause });
+      throw new Fault(
+        'config/invalid',
+        `x509pop: the CA bundle ${quote(path)} cannot be read: ${(cause as Error).message}`,
+        { cause },
+      );
     });
     roots.push(...pemDecode(text, 'CERTIFICATE', path).map(parseCertificate));
   }
@@ -42,13 +46,18 @@ export async function x509Pop(options: X509PopOptions, ports: AttestorPorts): Pr
     const leaf = chain[0] as Certificate;
     const key = leaf.publicKey;
     requireKey(key, options.maxRsaKeySize);
-    if (((leaf.keyUsage ?? 0) & KeyUsage.digitalSignature) === 0) throw refused('certificate not intended for digital signature use');
+    if (((leaf.keyUsage ?? 0) & KeyUsage.digitalSignature) === 0)
+      throw refused('certificate not intended for digital signature use');
     const now = clock.now();
     let id: SpiffeId;
     let path: readonly Certificate[];
     if (options.mode === 'spiffe') {
       const bundle = (await store.bundles.get(trustDomain)) as Bundle;
-      const svid = verifyX509Svid(chain.map(({ der }) => der), bundle, now);
+      const svid = verifyX509Svid(
+        chain.map(({ der }) => der),
+        bundle,
+        now,
+      );
       const rest = pathOf(svid.id);
       if (!rest.startsWith(`${options.spiffePrefix}/`)) {
         throw refused(`the SVID ${quote(svid.id)} is not under the prefix ${quote(options.spiffePrefix)}`);
@@ -72,7 +81,8 @@ function refused(why: string): Fault {
 }
 
 function readChain(payload: Buffer, maxIntermediates: number): Certificate[] {
-  if (payload.length > largestPayload) throw refused(`the payload has ${payload.length} bytes, more than ${largestPayload}`);
+  if (payload.length > largestPayload)
+    throw refused(`the payload has ${payload.length} bytes, more than ${largestPayload}`);
   const { certificates } = readJson<{ certificates?: unknown }>(payload);
   if (!Array.isArray(certificates) || certificates.length === 0) throw refused('no certificate to attest');
   if (certificates.length - 1 > maxIntermediates) {
@@ -87,11 +97,17 @@ function readChain(payload: Buffer, maxIntermediates: number): Certificate[] {
 function requireKey(key: KeyObject, maxRsaKeySize: number): void {
   const bits = key.asymmetricKeyDetails?.modulusLength;
   if (key.asymmetricKeyType === 'ec') return;
-  if (key.asymmetricKeyType !== 'rsa' || bits === undefined) throw refused(`unsupported public key type ${quote(key.asymmetricKeyType)}`);
+  if (key.asymmetricKeyType !== 'rsa' || bits === undefined)
+    throw refused(`unsupported public key type ${quote(key.asymmetricKeyType)}`);
   if (bits > maxRsaKeySize) throw refused(`the RSA key has ${bits} bits, more than the ${maxRsaKeySize} allowed`);
 }
 
-function provesPossession(key: KeyObject, nonce: Buffer, payload: Buffer, kind: 'rsa_signature' | 'ecdsa_signature'): boolean {
+function provesPossession(
+  key: KeyObject,
+  nonce: Buffer,
+  payload: Buffer,
+  kind: 'rsa_signature' | 'ecdsa_signature',
+): boolean {
   if (payload.length > largestPayload) return false;
   const response = readJson<Record<string, Record<string, unknown> | null>>(payload)[kind];
   if (!response || typeof response !== 'object') return false;
@@ -100,7 +116,12 @@ function provesPossession(key: KeyObject, nonce: Buffer, payload: Buffer, kind: 
   const signed = Buffer.concat([nonce, theirs]);
   if (kind === 'rsa_signature') {
     const padding = constants.RSA_PKCS1_PSS_PADDING;
-    return verify('sha256', signed, { key, padding, saltLength: constants.RSA_PSS_SALTLEN_AUTO }, bytes(response.signature));
+    return verify(
+      'sha256',
+      signed,
+      { key, padding, saltLength: constants.RSA_PSS_SALTLEN_AUTO },
+      bytes(response.signature),
+    );
   }
   const size = Math.ceil(curveBits(key) / 8);
   const r = bytes(response.r);

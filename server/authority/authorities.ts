@@ -8,7 +8,7 @@ import type { Clock } from '../../src/run/clock.ts';
 import { type Live, live } from '../../src/run/live.ts';
 import type { Random } from '../../src/run/random.ts';
 import { type SpiffeId, serverId } from '../../src/spiffe/id.ts';
-import { renewAt } from '../../src/spiffe/lifetime.ts';
+import { bundlePruneAt, serverRenewAt } from '../../src/spiffe/lifetime.ts';
 import type { ServerOptions } from '../config.ts';
 import { issueX509Svid, type X509Signer } from '../issue/x509.ts';
 import type { Store } from '../store/store.ts';
@@ -45,9 +45,6 @@ export interface AuthoritiesPorts {
   readonly serverName: string;
 }
 
-/** An expired authority leaves the bundle this long after its end. */
-const pruneAfter = 24 * 3600 * 1000;
-
 export async function startAuthorities(options: ServerOptions, ports: AuthoritiesPorts): Promise<Authorities> {
   const { store, clock, random, log } = ports;
   const { trustDomain } = options;
@@ -65,9 +62,14 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     const { privateKey, publicKey } = await generateKeyAside('ec-p256');
     const signer = x509.signer.value;
     const id = serverId(trustDomain);
-    const profile = { id, spki: publicKey.export({ format: 'der', type: 'spki' }), ttl: options.defaultX509SvidTtl, dnsNames: [] };
+    const profile = {
+      id,
+      spki: publicKey.export({ format: 'der', type: 'spki' }),
+      ttl: options.defaultX509SvidTtl,
+      dnsNames: [],
+    };
     const svid = await issueX509Svid(signer, profile, clock.now(), random);
-    renewal = renewAt(svid, random.unit());
+    renewal = serverRenewAt(svid);
     signedBy = signer.authorityId;
     return { id, chain: svid.chain, key: privateKey, notAfter: svid.notAfter };
   }
@@ -76,9 +78,14 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   async function pruneBundle(): Promise<void> {
     const now = clock.now();
     await bundle.edit((before) => {
-      const x509Authorities = before.x509Authorities.filter(({ certificate }) => parseCertificate(certificate).notAfter + pruneAfter > now);
-      const jwtAuthorities = before.jwtAuthorities.filter(({ expiresAt }) => expiresAt === 0 || expiresAt * 1000 + pruneAfter > now);
-      const dropped = before.x509Authorities.length - x509Authorities.length + before.jwtAuthorities.length - jwtAuthorities.length;
+      const x509Authorities = before.x509Authorities.filter(
+        ({ certificate }) => bundlePruneAt(parseCertificate(certificate).notAfter) > now,
+      );
+      const jwtAuthorities = before.jwtAuthorities.filter(
+        ({ expiresAt }) => expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now,
+      );
+      const dropped =
+        before.x509Authorities.length - x509Authorities.length + before.jwtAuthorities.length - jwtAuthorities.length;
       if (dropped === 0) return undefined;
       log.info({ dropped }, 'expired authorities removed from the bundle');
       return { ...before, x509Authorities, jwtAuthorities };
@@ -110,4 +117,3 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     },
   };
 }
-

@@ -56,7 +56,10 @@ export interface Authority<Signer> {
 }
 
 /** Loads the authority or makes the first one. */
-export async function startAuthority<Signer>(kind: AuthorityKind<Signer>, ports: AuthorityPorts): Promise<Authority<Signer>> {
+export async function startAuthority<Signer>(
+  kind: AuthorityKind<Signer>,
+  ports: AuthorityPorts,
+): Promise<Authority<Signer>> {
   const { journal, keys, bundle, clock, random, log, serverName, keyType } = ports;
   const document = `${kind.prefix}@${serverName}`;
   const stored = await journal.get(document);
@@ -84,7 +87,10 @@ export async function startAuthority<Signer>(kind: AuthorityKind<Signer>, ports:
     await save(prepare(slots, slot));
     await bundle.edit((before) => kind.publish((forgotten && kind.withdraw(before, forgotten)) ?? before, slot));
     if (forgotten) await keys.remove(forgotten.keyId);
-    log.info({ authority: slot.id, expiresAt: new Date(slot.notAfter).toISOString() }, `${kind.name} authority prepared`);
+    log.info(
+      { authority: slot.id, expiresAt: new Date(slot.notAfter).toISOString() },
+      `${kind.name} authority prepared`,
+    );
     return slot;
   }
 
@@ -92,7 +98,9 @@ export async function startAuthority<Signer>(kind: AuthorityKind<Signer>, ports:
   async function makeActive(id: string): Promise<Slot> {
     const key = await keyOf(slots.prepared);
     if (slots.prepared?.id === id && !key) {
-      throw new Fault('state/refused', `the key of the prepared ${kind.name} authority is gone`, { hint: 'Prepare a new one.' });
+      throw new Fault('state/refused', `the key of the prepared ${kind.name} authority is gone`, {
+        hint: 'Prepare a new one.',
+      });
     }
     const forgotten = slots.old;
     await save(activate(slots, id, kind.name));
@@ -121,8 +129,15 @@ export async function startAuthority<Signer>(kind: AuthorityKind<Signer>, ports:
   if (slots.active && activeKey && slots.active.notAfter > now) {
     writer = live(kind.signer(slots.active, activeKey));
   } else {
-    if (slots.active) log.warn({ authority: slots.active.id }, `${kind.name} authority is expired or its key is gone: making a new one`);
-    const ready = (await keyOf(slots.prepared)) && (slots.prepared as Slot).notAfter > now ? (slots.prepared as Slot) : await makePrepared();
+    if (slots.active)
+      log.warn(
+        { authority: slots.active.id },
+        `${kind.name} authority is expired or its key is gone: making a new one`,
+      );
+    const ready =
+      (await keyOf(slots.prepared)) && (slots.prepared as Slot).notAfter > now
+        ? (slots.prepared as Slot)
+        : await makePrepared();
     await makeActive(ready.id);
   }
   const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId));

@@ -36,18 +36,23 @@ export function activate(slots: Slots, id: string, what: string): Slots {
 }
 
 export function taint(slots: Slots, id: string, what: string): Slots {
-  if (slots.active?.id === id) throw refused(what, 'unable to taint the active authority', 'Activate another one first.');
-  if (slots.prepared?.id === id) throw refused(what, 'unable to taint the prepared authority', 'Only the old authority can be tainted.');
+  if (slots.active?.id === id)
+    throw refused(what, 'unable to taint the active authority', 'Activate another one first.');
+  if (slots.prepared?.id === id)
+    throw refused(what, 'unable to taint the prepared authority', 'Only the old authority can be tainted.');
   if (!slots.old) throw refused(what, 'no old authority', 'Prepare and activate a new one first.');
   requireId(slots.old, id, what, 'old');
-  if (slots.old.tainted) throw refused(what, `authority ${quote(id)} is already tainted`, 'Revoke it when nothing depends on it.');
+  if (slots.old.tainted)
+    throw refused(what, `authority ${quote(id)} is already tainted`, 'Revoke it when nothing depends on it.');
   return { ...slots, old: { ...slots.old, tainted: true } };
 }
 
 /** Only what is tainted can be revoked, so that dependants had their chance to move on. */
 export function revoke(slots: Slots, id: string, what: string): Slots {
-  if (slots.active?.id === id) throw refused(what, 'unable to revoke the active authority', 'Activate another one, then taint this one.');
-  if (slots.prepared?.id === id) throw refused(what, 'unable to revoke the prepared authority', 'Only a tainted old authority can be revoked.');
+  if (slots.active?.id === id)
+    throw refused(what, 'unable to revoke the active authority', 'Activate another one, then taint this one.');
+  if (slots.prepared?.id === id)
+    throw refused(what, 'unable to revoke the prepared authority', 'Only a tainted old authority can be revoked.');
   if (!slots.old) throw refused(what, 'no old authority', 'There is nothing to revoke.');
   requireId(slots.old, id, what, 'old');
   if (!slots.old.tainted) throw refused(what, `authority ${quote(id)} is not tainted`, 'Taint it first.');
@@ -71,7 +76,10 @@ export function readSlots(text: string, name: string): Slots {
   try {
     const slots = JSON.parse(text) as Slots;
     for (const slot of [slots.active, slots.prepared, slots.old]) {
-      if (slot && (typeof slot.id !== 'string' || typeof slot.keyId !== 'string' || typeof slot.material !== 'string')) {
+      if (
+        slot &&
+        (typeof slot.id !== 'string' || typeof slot.keyId !== 'string' || typeof slot.material !== 'string')
+      ) {
         throw new TypeError('a slot lacks its id, key or material');
       }
     }

@@ -1,21 +1,23 @@
 /** The X.509 authority: self-signed CA certificates (X509-6 to X509-17, X509-29). */
+
+import { keyTypes } from '../../src/crypto/algorithms.ts';
 import { KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
   keyUsage,
-  name,
   type NameAttribute,
+  name,
   prepareIssuer,
   subjectAltName,
   subjectKeyId,
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
-import { keyTypes } from '../../src/crypto/algorithms.ts';
 import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle, X509Authority } from '../../src/spiffe/bundle.ts';
 import { type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
-import { backdate, newSerial, type X509Signer } from '../issue/x509.ts';
+import { backdate } from '../../src/spiffe/lifetime.ts';
+import { newSerial, type X509Signer } from '../issue/x509.ts';
 import type { AuthorityKind } from './authority.ts';
 import type { Slot } from './slots.ts';
 
@@ -26,7 +28,12 @@ export interface CaSubject {
 }
 
 /** @param lifetime milliseconds */
-export function x509Kind(trustDomain: TrustDomain, subject: CaSubject, lifetime: number, random: Random): AuthorityKind<X509Signer> {
+export function x509Kind(
+  trustDomain: TrustDomain,
+  subject: CaSubject,
+  lifetime: number,
+  random: Random,
+): AuthorityKind<X509Signer> {
   return {
     name: 'X.509',
     prefix: 'x509',
@@ -73,8 +80,12 @@ export function x509Kind(trustDomain: TrustDomain, subject: CaSubject, lifetime:
       const der = Buffer.from(slot.material, 'base64');
       const there = bundle.x509Authorities.find(({ certificate }) => certificate.equals(der));
       if (there?.tainted === slot.tainted) return undefined;
-      if (!there) return { ...bundle, x509Authorities: [...bundle.x509Authorities, { certificate: der, tainted: slot.tainted }] };
-      return { ...bundle, x509Authorities: bundle.x509Authorities.map((one) => (one === there ? { ...one, tainted: slot.tainted } : one)) };
+      if (!there)
+        return { ...bundle, x509Authorities: [...bundle.x509Authorities, { certificate: der, tainted: slot.tainted }] };
+      return {
+        ...bundle,
+        x509Authorities: bundle.x509Authorities.map((one) => (one === there ? { ...one, tainted: slot.tainted } : one)),
+      };
     },
 
     withdraw: (bundle, slot) => ({ ...bundle, x509Authorities: without(bundle, slot) }),

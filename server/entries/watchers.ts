@@ -94,7 +94,8 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
         all.delete(watcher);
         for (const home of homes) home.delete(watcher);
         if (byNode.get(watcher.node.id)?.size === 0) byNode.delete(watcher.node.id);
-        for (const selector of watcher.node.selectors) if (bySelector.get(selector)?.size === 0) bySelector.delete(selector);
+        for (const selector of watcher.node.selectors)
+          if (bySelector.get(selector)?.size === 0) bySelector.delete(selector);
       };
     },
     tell(changes) {

@@ -129,7 +129,12 @@ export function emptyWorld() {
     },
     putEntry(entry: StoredEntry): void {
       const before = entries.get(entry.id);
-      if (before && before.seq === entry.seq && before.spiffeId === entry.spiffeId && before.parentId === entry.parentId) {
+      if (
+        before &&
+        before.seq === entry.seq &&
+        before.spiffeId === entry.spiffeId &&
+        before.parentId === entry.parentId
+      ) {
         replaceIn(byParent, entry.parentId, before, entry);
         replaceIn(byId, entry.spiffeId, before, entry);
         ordered[firstAtOrAfter(ordered, entry.seq)] = entry;

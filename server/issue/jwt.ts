@@ -26,9 +26,13 @@ const longestAudience = 1024;
 /** Throws `input/invalid` for a useless audience, `state/refused` when the key has expired. @param now milliseconds */
 export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: number): Promise<IssuedJwtSvid> {
   const audience = [...new Set(profile.audience)];
-  if (audience.length === 0 || audience.includes('')) throw new Fault('input/invalid', 'at least one audience is required, and none may be empty');
+  if (audience.length === 0 || audience.includes(''))
+    throw new Fault('input/invalid', 'at least one audience is required, and none may be empty');
   if (audience.length > mostAudiences || audience.some((one) => Buffer.byteLength(one) > longestAudience)) {
-    throw new Fault('input/invalid', `at most ${mostAudiences} audiences of ${longestAudience} bytes each are possible`);
+    throw new Fault(
+      'input/invalid',
+      `at most ${mostAudiences} audiences of ${longestAudience} bytes each are possible`,
+    );
   }
   const issuedAt = Math.floor(now / 1000);
   const expiresAt = Math.floor(Math.min(now + profile.ttl, signer.notAfter) / 1000);

@@ -1,6 +1,16 @@
 /** Subjects of certificates: DER Names put together from the parts of another one. */
-import { name, type NameAttribute } from '../../src/crypto/certificate-writer.ts';
-import { close, derCursor, open, peek, sequence, tag, takeContent, takeElement, takeObjectId } from '../../src/crypto/der.ts';
+import { type NameAttribute, name } from '../../src/crypto/certificate-writer.ts';
+import {
+  close,
+  derCursor,
+  open,
+  peek,
+  sequence,
+  tag,
+  takeContent,
+  takeElement,
+  takeObjectId,
+} from '../../src/crypto/der.ts';
 
 /** C=US, O=SPIRE: the subject SPIRE's SVIDs have, which nothing should read. */
 export const svidSubject = name([

@@ -15,8 +15,8 @@ import {
 import { Fault } from '../../src/errors.ts';
 import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
-import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import { trustDomainId } from '../../src/spiffe/id.ts';
+import { type SpiffeId, type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
+import { svidValidity } from '../../src/spiffe/lifetime.ts';
 import { isEmptyName, svidSubject, withCommonName, withOrganizationalUnit } from './subject.ts';
 
 /** An X.509 authority ready to sign. */
@@ -50,9 +50,6 @@ export interface IssuedX509Svid {
   readonly serial: string;
 }
 
-/** Clocks differ: a certificate is valid a little before it was asked for. */
-export const backdate = 10_000;
-
 const leafUsages = [
   keyUsage(KeyUsage.digitalSignature | KeyUsage.keyEncipherment | KeyUsage.keyAgreement),
   extendedKeyUsage('serverAuth', 'clientAuth'),
@@ -64,7 +61,12 @@ const authorityUsages = [keyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign), basi
  * Issues an SVID (X509-1 to X509-22). Throws `state/refused` when the authority has expired.
  * @param now milliseconds
  */
-export async function issueX509Svid(signer: X509Signer, profile: X509Profile, now: number, random: Random): Promise<IssuedX509Svid> {
+export async function issueX509Svid(
+  signer: X509Signer,
+  profile: X509Profile,
+  now: number,
+  random: Random,
+): Promise<IssuedX509Svid> {
   const given = profile.subject && !isEmptyName(profile.subject) ? profile.subject : svidSubject;
   const commonName = profile.dnsNames[0];
   return issue(signer, now, random, {
@@ -106,10 +108,11 @@ async function issue(
   random: Random,
   parts: { ttl: number; spki: Buffer; subject: Buffer; extensions: readonly Buffer[] },
 ): Promise<IssuedX509Svid> {
-  const notBefore = now - backdate;
-  const notAfter = Math.min(now + parts.ttl, signer.certificate.notAfter);
+  const { notBefore, notAfter } = svidValidity(now, parts.ttl, signer.certificate.notAfter);
   if (notAfter <= now) {
-    throw new Fault('state/refused', 'the X.509 authority has expired', { hint: 'A new one is being made: try again.' });
+    throw new Fault('state/refused', 'the X.509 authority has expired', {
+      hint: 'A new one is being made: try again.',
+    });
   }
   const serial = newSerial(random);
   const der = await writeCertificate(
@@ -125,7 +128,12 @@ async function issue(
     },
     (tbs) => signer.key.sign(tbs, 'der'),
   );
-  return { chain: [der, ...signer.chain], notBefore, notAfter, serial: BigInt(`0x${serial.toString('hex')}`).toString() };
+  return {
+    chain: [der, ...signer.chain],
+    notBefore,
+    notAfter,
+    serial: BigInt(`0x${serial.toString('hex')}`).toString(),
+  };
 }
 
 /** 127 random bits, positive (RFC 5280 §4.1.2.2). */

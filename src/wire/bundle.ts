@@ -89,5 +89,10 @@ export function jwtKeyFromWire(wire: WireJwtKey, trustDomain: TrustDomain): JwtA
   } catch (error) {
     throw new Fault('bundle/invalid', `${what} is not a public key (PKIX DER)`, { cause: error });
   }
-  return { keyId: wire.key_id, publicKey, expiresAt: wholeNumber(wire.expires_at, 'key expiry'), tainted: wire.tainted };
+  return {
+    keyId: wire.key_id,
+    publicKey,
+    expiresAt: wholeNumber(wire.expires_at, 'key expiry'),
+    tainted: wire.tainted,
+  };
 }
