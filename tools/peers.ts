@@ -1,0 +1,107 @@
+/**
+ * The real programs that Mutual is tested and measured against: which they are, in which version, and where they stand.
+ * They are test tools, kept in a cache outside the checkout; nothing of theirs is committed and none is a dependency.
+ */
+
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+/** Where peers are installed: MUTUAL_PEERS_CACHE, else mutual-peers in the user's cache folder. */
+export const peersCache: string =
+  process.env['MUTUAL_PEERS_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'mutual-peers');
+
+/** The Go module of our own test programs. */
+export const goModule: string = join(import.meta.dirname, '../test/peers/go');
+
+/** How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv. */
+export type Recipe =
+  | { readonly kind: 'go'; readonly module: string; readonly package: string }
+  | { readonly kind: 'ours'; readonly package: string }
+  | { readonly kind: 'python'; readonly packages: readonly string[]; readonly check: string };
+
+/** One peer. Tier 1 must be there for the peer tests to count; a higher tier runs only where it was installed. */
+export interface Peer {
+  readonly name: string;
+  readonly tier: 1 | 2;
+  /** What the stamp must say for the installed piece to be the wanted one. */
+  readonly version: string;
+  readonly recipe: Recipe;
+  /** The program, in the cache. */
+  readonly path: string;
+}
+
+const bin = (name: string): string => join(peersCache, 'bin', name);
+
+/** Versions of our own programs follow their sources, so that an edit rebuilds them. */
+function sourceVersion(): string {
+  const hash = createHash('sha256');
+  const files = readdirSync(goModule, { recursive: true, encoding: 'utf8' }).sort();
+  for (const file of files)
+    if (/\.go$|^go\.(mod|sum)$/.test(file)) hash.update(file).update(readFileSync(join(goModule, file)));
+  return hash.digest('hex').slice(0, 16);
+}
+
+const spire = (program: string): Peer => ({
+  name: program,
+  tier: 1,
+  version: '1.13.3',
+  recipe: { kind: 'go', module: 'github.com/spiffe/spire', package: `github.com/spiffe/spire/cmd/${program}` },
+  path: bin(program),
+});
+
+const ours = (program: string): Peer => ({
+  name: `peer-${program}`,
+  tier: 1,
+  version: sourceVersion(),
+  recipe: { kind: 'ours', package: `./${program}` },
+  path: bin(`peer-${program}`),
+});
+
+/** Every peer, in the order in which they are installed. */
+export const peers: readonly Peer[] = [
+  ours('workload'),
+  ours('mtls'),
+  ours('load'),
+  {
+    name: 'grpcurl',
+    tier: 1,
+    version: '1.9.3',
+    recipe: {
+      kind: 'go',
+      module: 'github.com/fullstorydev/grpcurl',
+      package: 'github.com/fullstorydev/grpcurl/cmd/grpcurl',
+    },
+    path: bin('grpcurl'),
+  },
+  {
+    name: 'py-spiffe',
+    tier: 1,
+    version: '0.3.2',
+    recipe: { kind: 'python', packages: ['spiffe==0.3.2'], check: 'import spiffe, jwt' },
+    path: join(peersCache, 'python', 'bin', 'python'),
+  },
+  spire('spire-agent'),
+  spire('spire-server'),
+];
+
+/** The file that says which version stands in the cache; written last, so that a broken install has none. */
+export const stampPath = (peer: Peer): string => join(peersCache, 'stamps', peer.name);
+
+/** Whether the peer is there in the wanted version. */
+export function isInstalled(peer: Peer): boolean {
+  try {
+    return existsSync(peer.path) && readFileSync(stampPath(peer), 'utf8').trim() === peer.version;
+  } catch {
+    return false;
+  }
+}
+
+/** The program of a peer by name. Throws, saying how to get it, when it is not there. */
+export function peerPath(name: string): string {
+  const peer = peers.find((one) => one.name === name);
+  if (!peer) throw new Error(`no peer is called "${name}"; known: ${peers.map((one) => one.name).join(', ')}`);
+  if (!existsSync(peer.path)) throw new Error(`${name} is not installed (npm run peers:install -- ${name})`);
+  return peer.path;
+}
