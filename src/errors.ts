@@ -54,6 +54,9 @@ export const faults = {
   'data/corrupt': { status: Status.DATA_LOSS, exit: 1, means: 'Stored data is not what this program wrote.' },
   'data/foreign': { status: Status.FAILED_PRECONDITION, exit: 1, means: 'Stored data belongs to another trust domain or a newer version.' },
   'system/failed': { status: Status.INTERNAL, exit: 1, means: 'Something of ours failed; the log of the program says what.' },
+  'call/cancelled': { status: Status.CANCELLED, exit: 1, means: 'The caller went away or gave up before the answer.' },
+  'call/late': { status: Status.DEADLINE_EXCEEDED, exit: 1, means: 'The answer did not come before the deadline of the call.' },
+  'peer/failed': { status: Status.INTERNAL, exit: 1, means: 'Another program answered that it failed; its own log says why.' },
 } as const satisfies Record<string, { status: StatusCode; exit: 1 | 2; means: string }>;
 export type FaultCode = keyof typeof faults;
 

@@ -1,0 +1,346 @@
+/**
+ * Channels to gRPC servers. Every failure is a Fault: what the server answered keeps its status and reason; what kept us
+ * from reaching it is `peer/unavailable`, or `peer/untrusted` when it was not who it should be. Nothing is retried here
+ * but the connection itself, in the background, while calls fail at once.
+ */
+import type { KeyObject } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { resolve as resolvePath } from 'node:path';
+import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
+import {
+  ChannelCredentials,
+  Client,
+  type ClientOptions,
+  credentials,
+  type experimental,
+  type CallOptions as GrpcCallOptions,
+  Metadata,
+  type MethodDefinition,
+} from '@grpc/grpc-js';
+import { Fault, quote, Status } from '../errors.ts';
+import { type Clock, systemClock } from '../run/clock.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { secureContextOptions } from '../tls/credentials.ts';
+import { presentedChain } from '../tls/presented-chain.ts';
+import { verifyPeer } from '../tls/verify-peer.ts';
+import { loadService } from './load.ts';
+import { messagesOf } from './messages.ts';
+import { checkSocketPath } from './socket-path.ts';
+import { faultOfCall } from './status.ts';
+
+export interface CallOptions {
+  /** From now. Without one a call may take for ever. */
+  readonly deadlineMs?: number;
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Aborting it cancels the call. */
+  readonly signal?: AbortSignal;
+}
+
+/** Messages are as src/rpc/load.ts says; the generated types name their fields. */
+export interface Channel {
+  // biome-ignore lint/suspicious/noExplicitAny: each caller names the generated type of its response.
+  unary(service: string, method: string, request: object, options?: CallOptions): Promise<any>;
+  /** A server's stream. Leaving the loop cancels the call. */
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  stream(service: string, method: string, request: object, options?: CallOptions): AsyncIterableIterator<any>;
+  bidi(service: string, method: string, options?: CallOptions): Conversation;
+  /** Takes a new connection for the calls that follow, such as after the own SVID has changed. Running calls go on. */
+  reconnect(): void;
+  /** Running calls go on; new ones fail. */
+  close(): void;
+}
+
+export interface Conversation {
+  /** Resolves when the transport has taken the message; rejects when the call is over. */
+  send(message: object): Promise<void>;
+  /** No more messages from here. */
+  end(): void;
+  /** Leaving the loop before its end cancels the call. */
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  readonly responses: AsyncIterableIterator<any>;
+}
+
+export interface TlsTarget {
+  readonly host: string;
+  readonly port: number;
+  readonly trustDomain: TrustDomain;
+  /** DER of the X.509 authorities, asked at each handshake. */
+  readonly bundle: () => readonly Buffer[];
+  /** What to present, asked at each handshake: DER leaf first, and its key. */
+  readonly svid?:
+    | (() => { readonly chain: readonly Buffer[]; readonly key: KeyObject | string } | undefined)
+    | undefined;
+  /** Who the server has to be. */
+  readonly expect: SpiffeId;
+  /** Accepts any certificate with that ID, whoever signed it. For the first contact only, where nothing better is known. */
+  readonly insecure?: boolean | undefined;
+  readonly clock?: Clock;
+}
+
+/** Bytes. Servers send at most 4 MiB to peers of theirs; administrators may be sent more. */
+const largestMessage = 64 << 20;
+
+const clientOptions: ClientOptions = {
+  'grpc.max_receive_message_length': largestMessage,
+  'grpc.max_send_message_length': -1,
+  'grpc.enable_http_proxy': 0,
+  'grpc.enable_channelz': 0,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.initial_reconnect_backoff_ms': 250,
+  'grpc.max_reconnect_backoff_ms': 5000,
+};
+
+/** A channel over a Unix socket. Throws `config/invalid` when the path is too long. */
+export function connectUnix(path: string): Channel {
+  const target = `unix:${resolvePath(checkSocketPath(path))}`;
+  return channel(
+    path,
+    () => new Client(target, credentials.createInsecure(), clientOptions),
+    () => undefined,
+  );
+}
+
+/**
+ * A channel over TLS. All addresses of the name take turns. The certificate shown and the authorities trusted are asked
+ * for at each handshake, so a rotated value counts from the next connection on.
+ */
+export function connectTls(target: TlsTarget): Channel {
+  const at = target.host.includes(':') ? `[${target.host}]:${target.port}` : `${target.host}:${target.port}`;
+  const security = new SpiffeCredentials(target);
+  const options: ClientOptions = {
+    ...clientOptions,
+    'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+    'grpc.service_config_disable_resolution': 1,
+  };
+  return channel(
+    at,
+    () => new Client(`dns:///${at}`, security, options),
+    () => security.refusal,
+  );
+}
+
+function channel(at: string, open: () => Client, refusal: () => Fault | undefined): Channel {
+  let client = open();
+  let closed = false;
+
+  const failure = (error: unknown): Fault => {
+    const fault = faultOfCall(error);
+    const cause = connectionProblem(fault.message);
+    if (fault.status !== Status.UNAVAILABLE || cause === undefined) return fault;
+    const untrusted = refusal();
+    if (untrusted !== undefined) return untrusted;
+    return new Fault('peer/unavailable', `cannot reach ${quote(at)}: ${cause}`, {
+      hint: 'Check that it runs and that this is its address.',
+      cause: error,
+    });
+  };
+  const method = (service: string, name: string): MethodDefinition<object, object> => {
+    if (closed) throw new Fault('peer/unavailable', `the channel to ${quote(at)} is closed`);
+    const definition = loadService(service)[name];
+    if (definition === undefined) throw new Error(`service ${service} has no method ${quote(name)}`);
+    return definition as MethodDefinition<object, object>;
+  };
+
+  return {
+    unary(service, name, request, options = {}) {
+      return new Promise((resolve, reject) => {
+        const { path, requestSerialize, responseDeserialize } = method(service, name);
+        if (options.signal?.aborted) throw options.signal.reason;
+        const call = client.makeUnaryRequest(
+          path,
+          requestSerialize,
+          responseDeserialize,
+          request,
+          headers(options),
+          limits(options),
+          (error, response) => {
+            unfollow();
+            if (error === null) resolve(response);
+            else reject(options.signal?.aborted ? options.signal.reason : failure(error));
+          },
+        );
+        const unfollow = follow(options.signal, () => call.cancel());
+      });
+    },
+    stream(service, name, request, options = {}) {
+      const { path, requestSerialize, responseDeserialize } = method(service, name);
+      const call = client.makeServerStreamRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        request,
+        headers(options),
+        limits(options),
+      );
+      return responsesOf(call, options.signal, failure);
+    },
+    bidi(service, name, options = {}) {
+      const { path, requestSerialize, responseDeserialize } = method(service, name);
+      const call = client.makeBidiStreamRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        headers(options),
+        limits(options),
+      );
+      const underWay = new Set<() => void>();
+      let over = false;
+      call.once('status', () => {
+        over = true;
+        for (const fail of underWay) fail();
+      });
+      const ended = (): Fault => new Fault('call/cancelled', `${path} is over; its responses say why`);
+      return {
+        responses: responsesOf(call, options.signal, failure),
+        end: () => void call.end(),
+        send(message) {
+          const sent = new Promise<void>((resolve, reject) => {
+            if (over || call.destroyed || call.writableEnded) return reject(ended());
+            const fail = (): void => reject(ended());
+            underWay.add(fail);
+            call.write(message, (error: Error | null | undefined) => {
+              underWay.delete(fail);
+              if (error) fail();
+              else resolve();
+            });
+          });
+          // The responses report what went wrong; a caller that only reads them must not be brought down by this.
+          sent.catch(() => {});
+          return sent;
+        },
+      };
+    },
+    reconnect() {
+      if (closed) return;
+      const old = client;
+      client = open();
+      old.close();
+    },
+    close() {
+      closed = true;
+      client.close();
+    },
+  };
+}
+
+type IncomingStream = ReturnType<Client['makeServerStreamRequest']> | ReturnType<Client['makeBidiStreamRequest']>;
+
+function responsesOf(
+  call: IncomingStream,
+  signal: AbortSignal | undefined,
+  failure: (error: unknown) => Fault,
+): AsyncIterableIterator<object> {
+  const responses = messagesOf<object>(
+    call,
+    (error) => (signal?.aborted ? signal.reason : failure(error)),
+    () => call.cancel(),
+  );
+  const unfollow = follow(signal, () => call.cancel());
+  call.once('status', unfollow);
+  return responses;
+}
+
+/** Calls `act` when the signal is aborted, or was; the returned function forgets it. */
+function follow(signal: AbortSignal | undefined, act: () => void): () => void {
+  if (signal === undefined) return () => {};
+  if (signal.aborted) act();
+  else signal.addEventListener('abort', act, { once: true });
+  return () => signal.removeEventListener('abort', act);
+}
+
+function headers({ metadata }: CallOptions): Metadata {
+  const headers = new Metadata();
+  for (const [name, value] of Object.entries(metadata ?? {})) headers.set(name, value);
+  return headers;
+}
+
+function limits({ deadlineMs }: CallOptions): GrpcCallOptions {
+  return deadlineMs === undefined ? {} : { deadline: systemClock.now() + deadlineMs };
+}
+
+/** What grpc-js says of a connection that did not come about, without its own words around it. */
+function connectionProblem(message: string): string | undefined {
+  const match =
+    /^No connection established\. (?:Last error: )?(?:Error: )?(.*?)(?: \(\d{4}-[^)]*\))?\.? ?(?:Resolution note:.*)?$/s.exec(
+      message,
+    );
+  if (match !== null) return match[1] === '' ? 'no connection was established' : match[1];
+  return /^Name resolution failed|^Connection dropped|^Failed to connect/.test(message) ? message : undefined;
+}
+
+/** TLS as SPIFFE wants it: Node does the handshake, and who the server is, we check ourselves. */
+class SpiffeCredentials extends ChannelCredentials {
+  readonly #target: TlsTarget;
+  /** Why the last handshake was refused by us; undefined once one succeeded. */
+  refusal: Fault | undefined;
+  #context: { of: unknown; context: SecureContext } | undefined;
+
+  constructor(target: TlsTarget) {
+    super();
+    this.#target = target;
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(
+    ...[, , calls]: Parameters<ChannelCredentials['_createSecureConnector']>
+  ): experimental.SecureConnector {
+    return {
+      connect: (socket) => this.#connect(socket),
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => calls ?? credentials.createEmpty(),
+      destroy() {},
+    };
+  }
+
+  #connect(socket: Socket): Promise<experimental.SecureConnectResult> {
+    const { host, bundle, expect, insecure, clock = systemClock } = this.#target;
+    // A server that vanished is noticed by TCP: servers in Go take gRPC's own pings amiss when they come often.
+    socket.setKeepAlive(true, 30_000);
+    return new Promise((resolve, reject) => {
+      const tls = tlsConnect({
+        socket,
+        // Asked of the certificate below, by its ID. The name only helps a front end that routes by it.
+        rejectUnauthorized: false,
+        ...(isAddress(host) ? {} : { servername: host }),
+        ALPNProtocols: ['h2'],
+        secureContext: this.#secureContext(),
+      });
+      const failed = (error: Error): void => {
+        tls.destroy();
+        reject(error);
+      };
+      tls.once('error', failed);
+      tls.once('close', () => failed(new Error('the connection was closed during the TLS handshake')));
+      tls.once('secureConnect', () => {
+        try {
+          if (tls.alpnProtocol !== 'h2') throw new Fault('peer/untrusted', 'the other end does not speak HTTP/2');
+          verifyPeer(presentedChain(tls), { id: expect, roots: insecure === true ? undefined : bundle() }, clock.now());
+        } catch (error) {
+          this.refusal = error instanceof Fault ? error : undefined;
+          return failed(error as Error);
+        }
+        this.refusal = undefined;
+        resolve({ socket: tls, secure: true });
+      });
+    });
+  }
+
+  /** Made anew when the SVID has changed. */
+  #secureContext(): SecureContext {
+    const svid = this.#target.svid?.();
+    if (this.#context === undefined || this.#context.of !== svid) {
+      const shown = svid === undefined || svid.chain.length === 0 ? {} : secureContextOptions(svid);
+      this.#context = { of: svid, context: createSecureContext({ ...shown, ca: [], minVersion: 'TLSv1.2' }) };
+    }
+    return this.#context.context;
+  }
+}
+
+const isAddress = (host: string): boolean => host.includes(':') || /^[\d.]+$/.test(host);

@@ -1,0 +1,184 @@
+/**
+ * The wire contracts under proto/, read when they are first asked for. A program pays only for the services it uses, and
+ * a message's codec is made when its first message passes.
+ * Messages are plain objects: fields as spelled in the .proto, 64-bit integers as decimal strings, enum values by name,
+ * bytes as Buffer, absent fields with their defaults (messages: null), and per oneof its own name holding the set field's.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
+import { quote } from '../errors.ts';
+
+/** How messages look in TypeScript; the generated types are made with the same options (tools/proto-types.ts). */
+export const messageOptions = { longs: String, enums: String, defaults: true, arrays: true, oneofs: true } as const;
+
+/** Which files hold a package. The package of the Workload API is the empty one. */
+export const packageFiles: Readonly<Record<string, readonly string[]>> = {
+  '': ['workload.proto'],
+  'google.rpc': ['google/rpc/status.proto'],
+  'grpc.health.v1': ['grpc/health/v1/health.proto'],
+  'mutual.server.v1': ['mutual/server/v1/sync.proto'],
+  'spire.agent.debug.v1': ['spire/api/agent/debug/v1/debug.proto'],
+  'spire.api.agent.logger.v1': ['spire/api/agent/logger/v1/logger.proto'],
+  'spire.api.server.agent.v1': ['spire/api/server/agent/v1/agent.proto'],
+  'spire.api.server.bundle.v1': ['spire/api/server/bundle/v1/bundle.proto'],
+  'spire.api.server.debug.v1': ['spire/api/server/debug/v1/debug.proto'],
+  'spire.api.server.entry.v1': ['spire/api/server/entry/v1/entry.proto'],
+  'spire.api.server.localauthority.v1': ['spire/api/server/localauthority/v1/localauthority.proto'],
+  'spire.api.server.logger.v1': ['spire/api/server/logger/v1/logger.proto'],
+  'spire.api.server.svid.v1': ['spire/api/server/svid/v1/svid.proto'],
+  'spire.api.server.trustdomain.v1': ['spire/api/server/trustdomain/v1/trustdomain.proto'],
+  'spire.api.types': [
+    'agent',
+    'attestation',
+    'bundle',
+    'entry',
+    'federateswith',
+    'federationrelationship',
+    'jointoken',
+    'jwtsvid',
+    'logger',
+    'selector',
+    'spiffeid',
+    'status',
+    'witsvid',
+    'x509svid',
+  ].map((name) => `spire/api/types/${name}.proto`),
+};
+
+/** Encodes and decodes one message type. `encode` throws on values of the wrong type, `decode` on malformed bytes. */
+export interface MessageCodec {
+  // biome-ignore lint/suspicious/noExplicitAny: the generated types say what a message holds.
+  encode(message: any): Buffer;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  decode(bytes: Uint8Array): any;
+}
+
+// The parts of protobufjs that are used here. The package comes with proto-loader, whose own entry point builds
+// descriptors of every message at once: three times the work, and only reflection wants them.
+interface ProtoType {
+  fromObject(plain: object): object;
+  toObject(message: object, options: typeof messageOptions): object;
+  encode(message: object): { finish(): Buffer };
+  decode(bytes: Uint8Array): object;
+}
+interface ProtoMethod {
+  readonly name: string;
+  readonly requestStream?: boolean;
+  readonly responseStream?: boolean;
+  readonly resolvedRequestType: ProtoType;
+  readonly resolvedResponseType: ProtoType;
+  resolve(): unknown;
+}
+interface ProtoRoot {
+  resolvePath(origin: string, target: string): string;
+  loadSync(files: readonly string[], options: { keepCase: true }): void;
+  lookupType(name: string): ProtoType;
+  lookupService(name: string): { readonly methodsArray: readonly ProtoMethod[] };
+  toJSON(): object;
+}
+
+const require = createRequire(import.meta.url);
+/** Where the .proto files are: in the checkout, or beside a bundle. */
+export const protoDirectory = ['../../proto', 'proto']
+  .map((relative) => fileURLToPath(new URL(relative, import.meta.url)))
+  .find((path) => existsSync(join(path, 'workload.proto')));
+
+let root: ProtoRoot | undefined;
+const loadedPackages = new Set<string>();
+const codecs = new Map<string, MessageCodec>();
+const services = new Map<string, ServiceDefinition>();
+
+/**
+ * A service by its full name, such as `spire.api.server.agent.v1.Agent` or `SpiffeWorkloadAPI`.
+ * Throws when there is no such service: a defect, not an input.
+ */
+export function loadService(fullName: string): ServiceDefinition {
+  let definition = services.get(fullName);
+  if (definition === undefined) {
+    const { methodsArray } = rootWith(fullName).lookupService(fullName);
+    definition = Object.fromEntries(methodsArray.map((method) => [method.name, methodDefinition(fullName, method)]));
+    services.set(fullName, definition);
+  }
+  return definition;
+}
+
+/** The codec of a message by its full name, such as `spire.api.types.Entry`. Throws when there is no such message. */
+export function messageCodec(fullName: string): MessageCodec {
+  let codec = codecs.get(fullName);
+  if (codec === undefined) {
+    codec = codecOf(rootWith(fullName).lookupType(fullName));
+    codecs.set(fullName, codec);
+  }
+  return codec;
+}
+
+/** Every contract as one JSON text, for a build to store as `descriptor.json` in its proto directory: that reads faster. */
+export function printDescriptor(): string {
+  const all = newRoot();
+  all.loadSync(Object.values(packageFiles).flat(), { keepCase: true });
+  return JSON.stringify(all.toJSON());
+}
+
+function methodDefinition(service: string, method: ProtoMethod): MethodDefinition<object, object> {
+  method.resolve();
+  const request = codecOf(method.resolvedRequestType);
+  const response = codecOf(method.resolvedResponseType);
+  return {
+    path: `/${service}/${method.name}`,
+    requestStream: method.requestStream === true,
+    responseStream: method.responseStream === true,
+    requestSerialize: request.encode,
+    requestDeserialize: request.decode,
+    responseSerialize: response.encode,
+    responseDeserialize: response.decode,
+  };
+}
+
+function codecOf(type: ProtoType): MessageCodec {
+  return {
+    encode: (message) => type.encode(type.fromObject(message)).finish(),
+    decode: (bytes) => type.toObject(type.decode(bytes), messageOptions),
+  };
+}
+
+/** The root, holding at least the package of `fullName`. */
+function rootWith(fullName: string): ProtoRoot {
+  const name = fullName.slice(0, Math.max(fullName.lastIndexOf('.'), 0));
+  const files = packageFiles[name];
+  if (files === undefined) throw new Error(`no contract under proto/ has the package of ${quote(fullName)}`);
+  root ??= storedRoot() ?? newRoot();
+  if (!loadedPackages.has(name) && !loadedPackages.has('*')) {
+    root.loadSync(files, { keepCase: true });
+    loadedPackages.add(name);
+  }
+  return root;
+}
+
+function newRoot(): ProtoRoot {
+  const { Root } = protobuf();
+  const fresh: ProtoRoot = new Root();
+  const directory = contracts();
+  fresh.resolvePath = (_origin, target) => (target.startsWith('google/protobuf/') ? target : join(directory, target));
+  return fresh;
+}
+
+/** The root a build has stored, if any. */
+function storedRoot(): ProtoRoot | undefined {
+  const path = join(contracts(), 'descriptor.json');
+  if (!existsSync(path)) return undefined;
+  const stored = protobuf().Root.fromJSON(JSON.parse(readFileSync(path, 'utf8')));
+  loadedPackages.add('*');
+  return stored;
+}
+
+function contracts(): string {
+  if (protoDirectory === undefined) throw new Error('the directory proto/ is missing from this installation');
+  return protoDirectory;
+}
+
+function protobuf(): { Root: { new (): ProtoRoot; fromJSON(json: object): ProtoRoot } } {
+  return createRequire(join(dirname(require.resolve('@grpc/proto-loader')), 'index.js'))('protobufjs');
+}

@@ -1,0 +1,129 @@
+/**
+ * The process at the other end of a Unix socket, as the kernel saw it connect.
+ *
+ * A pid alone is no identity: the process may die and its number be given to another before anything is read about it
+ * (a fork and exec race). So a peer also holds a pidfd, which keeps naming the same process for ever: take the peer at
+ * accept, read /proc/<pid>, then ask alive(). Only if it says true was what was read about that process.
+ */
+import { closeSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { Fault } from '../errors.ts';
+
+export interface UnixPeer {
+  readonly uid: number;
+  readonly gid: number;
+  /** As this process sees it; 0 when the peer lives in a pid namespace that is not visible from here. */
+  readonly pid: number;
+  /** Whether the process that connected still exists, so that its pid still means it. False after close(). */
+  alive(): boolean;
+  /** Gives the descriptor back. May be called more than once. */
+  close(): void;
+}
+
+/** getsockopt(2): fills `value` and returns its length, or the negative errno. */
+export type GetSockOpt = (fd: number, level: number, option: number, value: Buffer) => number;
+
+export interface KernelPorts {
+  readonly getSockOpt: GetSockOpt;
+  /** When a process started, in clock ticks since boot; undefined when there is no such process. */
+  readonly startTimeOf: (pid: number) => string | undefined;
+}
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SO_PEERPIDFD = 77;
+const EINVAL = 22;
+const ENOPROTOOPT = 92;
+
+const require = createRequire(import.meta.url);
+
+/**
+ * Identifies the peer of a connected Unix socket by its descriptor. Throws `caller/unauthenticated` when the kernel
+ * does not say who it is or the process is gone already.
+ */
+export function peerOf(fd: number, kernel: KernelPorts = linux()): UnixPeer {
+  const credentials = Buffer.alloc(12);
+  const length = kernel.getSockOpt(fd, SOL_SOCKET, SO_PEERCRED, credentials);
+  if (length !== 12) throw unidentified('SO_PEERCRED', length);
+  const [pid, uid, gid] = [credentials.readInt32LE(0), credentials.readUInt32LE(4), credentials.readUInt32LE(8)];
+
+  const descriptor = Buffer.alloc(4);
+  const got = kernel.getSockOpt(fd, SOL_SOCKET, SO_PEERPIDFD, descriptor);
+  if (got === 4) return pidfdPeer({ uid, gid, pid }, descriptor.readInt32LE(0));
+  // Linux before 6.5 does not know the option. Then the start time has to tell two processes with one pid apart: nearly
+  // as good, but a pid recycled between connect and accept goes unnoticed.
+  if (got === -ENOPROTOOPT) return startTimePeer({ uid, gid, pid }, kernel.startTimeOf);
+  throw unidentified('SO_PEERPIDFD', got);
+}
+
+function pidfdPeer(who: { uid: number; gid: number; pid: number }, pidfd: number): UnixPeer {
+  let open = true;
+  return {
+    ...who,
+    alive: () => open && pidOf(pidfd) === who.pid,
+    close() {
+      if (!open) return;
+      open = false;
+      closeSync(pidfd);
+    },
+  };
+}
+
+/** The pid a pidfd stands for: -1 once the process is dead and reaped. */
+function pidOf(pidfd: number): number {
+  const line = /^Pid:\t(-?\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${pidfd}`, 'latin1'));
+  return line === null ? -1 : Number(line[1]);
+}
+
+function startTimePeer(
+  who: { uid: number; gid: number; pid: number },
+  startTimeOf: KernelPorts['startTimeOf'],
+): UnixPeer {
+  const started = startTimeOf(who.pid);
+  let open = true;
+  return {
+    ...who,
+    alive: () => open && started !== undefined && startTimeOf(who.pid) === started,
+    close() {
+      open = false;
+    },
+  };
+}
+
+/** Field 22 of /proc/<pid>/stat. The name in field 2 may hold spaces and parentheses: count from its end. */
+function startTimeOf(pid: number): string | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return undefined;
+  }
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+}
+
+function unidentified(option: string, result: number): Fault {
+  return new Fault('caller/unauthenticated', 'the calling process could not be identified', {
+    detail: `getsockopt ${option} gave ${result}${result === -EINVAL ? ': the process was gone before it was accepted' : ''}`,
+  });
+}
+
+let kernel: KernelPorts | undefined;
+
+/** The running kernel. The library is loaded with the first connection: a program without sockets does not need it. */
+export function linux(): KernelPorts {
+  kernel ??= { getSockOpt: libcGetSockOpt(), startTimeOf };
+  return kernel;
+}
+
+function libcGetSockOpt(): GetSockOpt {
+  const koffi = require('koffi') as typeof import('koffi');
+  // The program itself is linked with the C library, whichever that is (glibc or musl).
+  const getsockopt = koffi
+    .load(null)
+    .func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)');
+  const length: [number] = [0];
+  return (fd, level, option, value) => {
+    length[0] = value.length;
+    return getsockopt(fd, level, option, value, length) === 0 ? length[0] : -koffi.errno();
+  };
+}
