@@ -1,5 +1,5 @@
 /** Registration entries in the database. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { sql } from 'kysely';
 import type { EntryDraft, EntryPatch } from '../../src/spiffe/entry.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
@@ -12,8 +12,8 @@ import type { Transaction } from './transaction.ts';
 
 type Updated = Awaited<ReturnType<Entries['update']>>[number];
 
-const bySimilarity = listStatement<number, EntryRow>((db, values) =>
-  db.selectFrom('entries').selectAll().where('similarity', 'in', values).orderBy('seq'),
+const byKinship = listStatement<number, EntryRow>((db, values) =>
+  db.selectFrom('entries').selectAll().where('kinship', 'in', values).orderBy('seq'),
 );
 const idsTaken = listStatement<string, { id: string }>((db, values) =>
   db.selectFrom('entries').select('id').where('id', 'in', values),
@@ -30,7 +30,7 @@ const replace = statement<{ [K in keyof EntryRow]: EntryRow[K] }, unknown>((db, 
     .set({
       spiffe_id: slot('spiffe_id'),
       parent_id: slot('parent_id'),
-      similarity: slot('similarity'),
+      kinship: slot('kinship'),
       selectors: slot('selectors'),
       x509_svid_ttl: slot('x509_svid_ttl'),
       jwt_svid_ttl: slot('jwt_svid_ttl'),
@@ -50,8 +50,14 @@ const replace = statement<{ [K in keyof EntryRow]: EntryRow[K] }, unknown>((db, 
 const remove = statement<{ seq: number }, unknown>((db, slot) =>
   db.deleteFrom('entries').where('seq', '=', slot('seq')),
 );
-const childrenOf = statement<{ parent: string }, EntryRow>((db, slot) =>
-  db.selectFrom('entries').selectAll().where('parent_id', '=', slot('parent')).orderBy('seq'),
+const childrenOf = statement<{ parent: string; first: number; last: number }, EntryRow>((db, slot) =>
+  db
+    .selectFrom('entries')
+    .selectAll()
+    .where('kinship', '>=', slot('first'))
+    .where('kinship', '<=', slot('last'))
+    .where('parent_id', '=', slot('parent'))
+    .orderBy('seq'),
 );
 // The literal condition is that of the partial index over the few entries that federate: both engines then use it.
 const federating = statement<{ pattern: string }, EntryRow>((db, slot) =>
@@ -78,14 +84,14 @@ export async function createEntries(
   drafts: readonly { draft: EntryDraft; stamp: Stamp }[],
 ): Promise<Created[]> {
   const wanted = drafts.map(({ draft, stamp }) => newEntry(draft, stamp));
-  const keys = wanted.map(similarity);
+  const keys = wanted.map(kinship);
   const alike = new Map<number, StoredEntry[]>();
   const remember = (key: number, entry: StoredEntry): void => {
     const group = alike.get(key);
     if (group === undefined) alike.set(key, [entry]);
     else group.push(entry);
   };
-  for (const row of await bySimilarity(tx, keys)) remember(row.similarity, rowEntry(row));
+  for (const row of await byKinship(tx, keys)) remember(row.kinship, rowEntry(row));
   const ids = new Set(
     (
       await idsTaken(
@@ -177,7 +183,9 @@ export async function pruneEntries(tx: Transaction, now: number, limit: number):
 
 /** Deletes every entry whose parent is `parent`. */
 export async function deleteChildren(tx: Transaction, parent: SpiffeId): Promise<void> {
-  for (const row of await tx.all(childrenOf, { parent })) await removeEntry(tx, rowEntry(row));
+  const first = hash24(parent) * below;
+  for (const row of await tx.all(childrenOf, { parent, first, last: first + below - 1 }))
+    await removeEntry(tx, rowEntry(row));
 }
 
 /** Entries that federate with a trust domain. */
@@ -203,7 +211,7 @@ export async function rewrite(tx: Transaction, old: StoredEntry, patch: EntryPat
   const given = Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined)) as EntryPatch;
   const merged = { ...old, ...given, id, createdAt, seq, revision: old.revision + 1 };
   const entry: StoredEntry = { ...merged, selectors: selectorSet(merged.selectors) };
-  await tx.all(replace, entryRow(entry, similarity(entry)));
+  await tx.all(replace, entryRow(entry, kinship(entry)));
   tx.append({ kind: 'entry', id, entry, before: { spiffeId: old.spiffeId, parentId: old.parentId } });
   return entry;
 }
@@ -232,13 +240,16 @@ function newEntry(draft: EntryDraft, stamp: Stamp): Omit<StoredEntry, 'seq'> {
   };
 }
 
-/** An index key for entries alike. A collision costs a comparison, never a wrong answer: see `sameMeaning`. */
-function similarity({ spiffeId, parentId, selectors }: Meaning): number {
+const below = 2 ** 24;
+
+function hash24(text: string): number {
+  return hash('sha256', text, 'buffer').readUIntBE(0, 3);
+}
+
+/** See `EntryRow.kinship`. A collision costs a comparison, never a wrong answer: see `sameMeaning`. */
+function kinship({ spiffeId, parentId, selectors }: Meaning): number {
   // Neither IDs nor selectors hold a NUL.
-  const hash = createHash('sha256')
-    .update(`${spiffeId}\0${parentId}\0${selectors.join('\0')}`)
-    .digest();
-  return hash.readUIntBE(0, 6);
+  return hash24(parentId) * below + hash24(`${spiffeId}\0${selectors.join('\0')}`);
 }
 
 function sameMeaning(a: Meaning, b: Meaning): boolean {
@@ -256,7 +267,7 @@ function entryRow(entry: StoredEntry, key: number): EntryRow {
     id: entry.id,
     spiffe_id: entry.spiffeId,
     parent_id: entry.parentId,
-    similarity: key,
+    kinship: key,
     selectors: JSON.stringify(entry.selectors),
     x509_svid_ttl: entry.x509SvidTtl,
     jwt_svid_ttl: entry.jwtSvidTtl,

@@ -31,8 +31,12 @@ export interface EntryRow {
   id: string;
   spiffe_id: string;
   parent_id: string;
-  /** 48 bits of a hash over SPIFFE ID, parent and selector set: finds candidates, which are then compared. */
-  similarity: number;
+  /**
+   * 24 bits of a hash of the parent above 24 bits of a hash of SPIFFE ID and selector set. One small index so finds both
+   * the children of a parent, as a range, and entries alike; what it finds is then compared. An index of its own for
+   * each costs half of the speed of creation at 100,000 entries, in pages written.
+   */
+  kinship: number;
   selectors: string;
   x509_svid_ttl: number;
   jwt_svid_ttl: number;

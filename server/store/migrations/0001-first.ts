@@ -27,7 +27,7 @@ export const first: Migration = {
         id text not null,
         spiffe_id text not null,
         parent_id text not null,
-        similarity ${int} not null,
+        kinship ${int} not null,
         selectors text not null,
         x509_svid_ttl ${int} not null,
         jwt_svid_ttl ${int} not null,
@@ -44,8 +44,7 @@ export const first: Migration = {
         jwt_svid_include_jti ${int} not null
       )`,
       `create unique index entries_id on entries (id)`,
-      `create index entries_similarity on entries (similarity)`,
-      `create index entries_parent on entries (parent_id)`,
+      `create index entries_kinship on entries (kinship)`,
       `create index entries_expiry on entries (expires_at) where expires_at > 0`,
       `create index entries_federating on entries (federates_with) where federates_with <> '[]'`,
       `create table nodes (
