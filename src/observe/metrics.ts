@@ -42,7 +42,7 @@ export const noMetrics: Metrics = {
 
 /** A collector of its own, with the process's metrics (memory, event loop, descriptors) in it. */
 export async function prometheusMetrics(program: 'server' | 'agent', version: string): Promise<Collected> {
-  const client = await import('prom-client');
+  const { default: client } = await import('prom-client');
   const registry = new client.Registry();
   client.collectDefaultMetrics({ register: registry });
   new client.Gauge({
