@@ -100,7 +100,8 @@ function unary(
       try {
         bytes = encode(response);
       } catch (error) {
-        return failed(error);
+        failed(error);
+        return;
       }
       call.end();
       callback(null, bytes);

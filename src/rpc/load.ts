@@ -81,8 +81,8 @@ interface ProtoRoot {
 }
 
 const require = createRequire(import.meta.url);
-/** Where the .proto files are: in the checkout, or beside a bundle. */
-export const protoDirectory = ['../../proto', 'proto']
+/** Where the .proto files are: beside a bundle, or in the checkout. */
+export const protoDirectory = ['proto', '../../proto']
   .map((relative) => fileURLToPath(new URL(relative, import.meta.url)))
   .find((path) => existsSync(join(path, 'workload.proto')));
 
