@@ -1,0 +1,46 @@
+import { release } from 'node:os';
+import { createSecureContext } from 'node:tls';
+import manifest from '../package.json' with { type: 'json' };
+import { command } from './command.ts';
+import { output, toggle } from './flags.ts';
+import { jsonLine } from './json.ts';
+
+export const version = command({
+  summary: 'Print the version',
+  flags: { features: toggle('Also print what this build and machine can do'), output },
+  async run(values, ports) {
+    const found = values.features ? features(ports.versions) : undefined;
+    if (values.output === 'json') ports.out(jsonLine({ version: manifest.version, ...(found && { features: found }) }));
+    else {
+      ports.out(`mutual ${manifest.version}\n`);
+      for (const [name, value] of Object.entries(found ?? {}))
+        ports.out(`${name.padEnd(24)} ${value === true ? 'yes' : value === false ? 'no' : value}\n`);
+    }
+    return 0;
+  },
+});
+
+/** What only some runtimes and kernels have. */
+function features(versions: Readonly<Record<string, string | undefined>>): Record<string, string | boolean> {
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  return {
+    node: versions.node ?? 'unknown',
+    openssl: versions.openssl ?? 'unknown',
+    sqlite: versions.sqlite ?? 'unknown',
+    kernel: release(),
+    peer_pidfd: major > 6 || (major === 6 && minor >= 5),
+    tls_x25519mlkem768: hasGroup('X25519MLKEM768'),
+    tls_secp256r1mlkem768: hasGroup('SecP256r1MLKEM768'),
+    tls_secp384r1mlkem1024: hasGroup('SecP384r1MLKEM1024'),
+    mldsa: Number.parseInt(versions.openssl ?? '0', 10) > 3 || /^3\.([5-9]|\d\d)/.test(versions.openssl ?? ''),
+  };
+}
+
+function hasGroup(name: string): boolean {
+  try {
+    createSecureContext({ ecdhCurve: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
