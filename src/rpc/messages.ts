@@ -29,7 +29,8 @@ export function messagesOf<T>(
     else reject(failure(over.error));
   };
   stream.on('readable', deliver);
-  stream.on('end', () => finish({}));
+  // When the other side dies, HTTP/2 ends the stream first and breaks it off after: one turn tells the two apart.
+  stream.on('end', () => setImmediate(finish, {}));
   stream.on('error', (error) => finish({ error }));
   stream.on('close', () => finish({ error: new Error('the stream was closed') }));
   return {
