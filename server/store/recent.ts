@@ -13,6 +13,19 @@ export interface Recent {
   onAppend(told: (position: number) => void): () => void;
 }
 
+/** A listener that throws does not keep the others from hearing. */
+function tellAll(told: ReadonlySet<(position: number) => void>, position: number): void {
+  let failure: unknown;
+  for (const tell of [...told]) {
+    try {
+      tell(position);
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== undefined) throw failure;
+}
+
 /**
  * Makes an empty memory of a log that ends at `newest`.
  * @param most how many changes to keep at most
@@ -46,7 +59,7 @@ export function recentChanges(newest: number, most = 10_000, mostBytes = 32 * 10
         kept = kept.slice(start);
         start = 0;
       }
-      for (const tell of [...told]) tell(newest);
+      tellAll(told, newest);
       return true;
     },
     read(after, limit) {

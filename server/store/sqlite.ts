@@ -84,11 +84,14 @@ function askWorker(worker: Worker, recent: Recent): { ask: Ask; close: () => Pro
   worker.on('message', (message: FromWorker) => {
     if (message.kind !== 'done') return;
     // First the log, then the answers: whoever's write has resolved finds it in the log.
-    recent.append(message.changes.map(revived));
-    for (const answer of message.answers) {
-      const one = settle(answer.id);
-      if ('fault' in answer) one?.reject(thrown(answer.fault));
-      else one?.resolve(answer.value);
+    try {
+      recent.append(message.changes.map(revived));
+    } finally {
+      for (const answer of message.answers) {
+        const one = settle(answer.id);
+        if ('fault' in answer) one?.reject(thrown(answer.fault));
+        else one?.resolve(answer.value);
+      }
     }
   });
   worker.on('error', (error) => end(failed(error)));

@@ -4,6 +4,7 @@
  * together; the one that contracts raises it.
  */
 import { Fault } from '../../../src/errors.ts';
+import { readHead } from '../log.ts';
 import { type Engine, insert, type Session, statement } from '../statement.ts';
 import { first } from './0001-first.ts';
 
@@ -23,10 +24,14 @@ const version = statement<Record<string, never>, { version: number; compatible: 
   db.selectFrom('schema_version').select(['version', 'compatible']).orderBy('version', 'desc').limit(1),
 );
 
+const ends = statement<Record<string, never>, { lowest: number | null; highest: number | null }>((db) =>
+  db.selectFrom('changes').select((eb) => [eb.fn.min('position').as('lowest'), eb.fn.max('position').as('highest')]),
+);
+
 /**
  * Runs what is missing. The caller holds a transaction that keeps other migrators out.
  * @param logId the identity of the log, should it begin here
- * Throws `data/foreign` when the database is of a newer schema.
+ * Throws `data/foreign` when the database is of a newer schema, `data/corrupt` when its log is not whole.
  */
 export async function migrate(session: Session, logId: string): Promise<void> {
   await session.run(
@@ -44,4 +49,17 @@ export async function migrate(session: Session, logId: string): Promise<void> {
     await insert(session, 'schema_version', [{ version: migration.version, compatible: migration.compatible }]);
   }
   if (stored.version === 0) await insert(session, 'log_head', [{ one: 1, log_id: logId, position: 0, oldest: 1 }]);
+  await checkLog(session);
+}
+
+/** The head of the log and its changes are written together; when they disagree, somebody else has written here. */
+async function checkLog(session: Session): Promise<void> {
+  const { position, oldest } = await readHead(session);
+  const { lowest, highest } = (await session.all(ends, {}))[0]!;
+  if ((lowest ?? position + 1) === oldest && (highest ?? position) === position) return;
+  throw new Fault(
+    'data/corrupt',
+    `the database's log holds changes ${lowest} to ${highest} where it should hold ${oldest} to ${position}`,
+    { hint: 'Restore the database from a backup.' },
+  );
 }
