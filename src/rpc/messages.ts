@@ -30,9 +30,16 @@ export function messagesOf<T>(
   };
   stream.on('readable', deliver);
   // When the other side dies, HTTP/2 ends the stream first and breaks it off after: one turn tells the two apart.
-  stream.on('end', () => setImmediate(finish, {}));
+  let ended = false;
+  stream.on('end', () => {
+    ended = true;
+    setImmediate(finish, {});
+  });
   stream.on('error', (error) => finish({ error }));
-  stream.on('close', () => finish({ error: new Error('the stream was closed') }));
+  stream.on('cancelled', () => finish({ error: new Error('the call was cancelled') }));
+  stream.on('close', () => {
+    if (!ended) finish({ error: new Error('the stream was closed') });
+  });
   return {
     next() {
       if (waiting !== undefined)
