@@ -11,7 +11,8 @@ export function setMatches<T>(held: readonly T[], wanted: ReadonlySet<T>, how: M
     case 'MATCH_EXACT':
       return shared === wanted.size && shared === held.length;
     case 'MATCH_SUBSET':
-      return shared === held.length;
+      // As in SPIRE, what holds nothing is in no one's subset: the question is who has some of these and no others.
+      return held.length > 0 && shared === held.length;
     case 'MATCH_SUPERSET':
       return shared === wanted.size;
     case 'MATCH_ANY':

@@ -1,6 +1,8 @@
 /** A node is attested, an entry is made, and a go-spiffe workload gets its identities: told for any pair of makes. */
 
 import assert from 'node:assert/strict';
+import { makeNodeIdentity } from '../support/node-identity.ts';
+import { acceptJwt, acceptX509 } from '../support/our-validator.ts';
 import {
   admin,
   createEntry,
@@ -13,9 +15,8 @@ import {
   writeBundle,
 } from '../support/pair.ts';
 import type { Place } from '../support/place.ts';
-import { makeNodeIdentity } from '../support/node-identity.ts';
+import type { Event } from '../support/program.ts';
 import { until } from '../support/until.ts';
-import { acceptJwt, acceptX509 } from '../support/our-validator.ts';
 
 /** What was seen, in a form that two pairs share when they behave alike. */
 export interface Served {
@@ -57,9 +58,18 @@ export async function attestAndServe(
 
   const web = await createEntry(server, 'spiffe://example.org/web', agentId, [uid]);
   await createEntry(server, 'spiffe://example.org/path', agentId, [uid, 'unix:path:/nowhere']);
-  const db = await createEntry(server, 'spiffe://example.org/db', agentId, [uid], '-hint', 'database', '-dns', 'db.test');
+  const db = await createEntry(
+    server,
+    'spiffe://example.org/db',
+    agentId,
+    [uid],
+    '-hint',
+    'database',
+    '-dns',
+    'db.test',
+  );
   const both = ['spiffe://example.org/db', 'spiffe://example.org/web'];
-  const idsOf = (event: { svids?: unknown }) => (event.svids as { id: string }[]).map(({ id }) => id).sort();
+  const idsOf = (event: Event): string[] => event.svids.map((svid: { id: string }) => svid.id).sort();
   const x509 = await until('both identities', 30_000, async () => {
     const event = await workload(agent, 'x509');
     return idsOf(event).length >= 2 ? event : undefined;

@@ -1,7 +1,16 @@
 /** An operator bans or evicts an agent; what the agent does then, and what it may do after. */
 
-import { admin, createEntry, joinToken, type Make, startAgent, startServer, workload, writeBundle } from '../support/pair.ts';
 import { makeNodeIdentity } from '../support/node-identity.ts';
+import {
+  admin,
+  createEntry,
+  joinToken,
+  type Make,
+  startAgent,
+  startServer,
+  workload,
+  writeBundle,
+} from '../support/pair.ts';
 import type { Place } from '../support/place.ts';
 import { until } from '../support/until.ts';
 
@@ -25,13 +34,17 @@ export async function expelAgent(
   const server = await startServer(makes.server, place, 'server', { x509popCa: node.ca });
   const token = method === 'join_token' ? await joinToken(server) : undefined;
   const credentials = token ? { joinToken: token } : { x509pop: { key: node.key, certificate: node.certificate } };
-  const agent = await startAgent(makes.agent, place, 'agent', server, { bundle: await writeBundle(server), ...credentials });
+  const agent = await startAgent(makes.agent, place, 'agent', server, {
+    bundle: await writeBundle(server),
+    ...credentials,
+  });
   const [listed] = (await admin(server, 'agent', 'list')).agents;
   const agentId = `spiffe://${listed.id.trust_domain}${listed.id.path}`;
   await createEntry(server, 'spiffe://example.org/web', agentId, [`unix:uid:${process.getuid!()}`]);
   await until('the first identity', 30_000, () => workload(agent, 'x509'));
 
-  const list = async () => (await admin(server, 'agent', 'list')).agents as { banned: boolean; x509svid_serial_number: string }[];
+  const list = async () =>
+    (await admin(server, 'agent', 'list')).agents as { banned: boolean; x509svid_serial_number: string }[];
   await admin(server, 'agent', how, '-spiffeID', agentId);
   const outcome = (): Promise<'ended' | 'served'> =>
     until('the agent ends or is attested again', 45_000, async () => {

@@ -2,9 +2,9 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Agent, AgentOptions, Server, ServerOptions } from './pair.ts';
 import { freePort, type Place } from './place.ts';
 import { type Finished, run } from './program.ts';
-import type { Agent, AgentOptions, Server, ServerOptions } from './pair.ts';
 import { spireCli } from './spire.ts';
 import { until } from './until.ts';
 
@@ -70,7 +70,12 @@ export async function startMutualServer(place: Place, name: string, options: Ser
 }
 
 /** Starts our agent against a server of either make. */
-export async function startMutualAgent(place: Place, name: string, server: Server, options: AgentOptions): Promise<Agent> {
+export async function startMutualAgent(
+  place: Place,
+  name: string,
+  server: Server,
+  options: AgentOptions,
+): Promise<Agent> {
   const dir = place.path(name, '').replace(/\/$/, '');
   const socket = place.path(name, 'p', 'api.sock');
   const config = place.path(name, 'agent.json');
@@ -95,7 +100,16 @@ export async function startMutualAgent(place: Place, name: string, server: Serve
       2,
     ),
   );
-  const args = ['agent', 'run', '--config', config, '--data-dir', `${dir}/data`, '--server', `127.0.0.1:${server.port}`];
+  const args = [
+    'agent',
+    'run',
+    '--config',
+    config,
+    '--data-dir',
+    `${dir}/data`,
+    '--server',
+    `127.0.0.1:${server.port}`,
+  ];
   args.push('--socket', socket, '--admin-socket', place.path(name, 'a', 'admin.sock'));
   const env = options.joinToken ? { MUTUAL_JOIN_TOKEN: options.joinToken } : {};
   const up = async (ready: boolean) => {

@@ -1,8 +1,8 @@
 /** What real programs issued, shown to the validators of this project. */
 
 import assert from 'node:assert/strict';
-import { parseBundle } from '../../../src/spiffe/bundle-jwks.ts';
 import type { Bundle } from '../../../src/spiffe/bundle.ts';
+import { parseBundle } from '../../../src/spiffe/bundle-jwks.ts';
 import { parseTrustDomain } from '../../../src/spiffe/id.ts';
 import { verifyJwtSvid } from '../../../src/spiffe/jwt-svid.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';

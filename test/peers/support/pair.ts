@@ -73,14 +73,14 @@ export const startAgent = (
   server: Server,
   options: AgentOptions,
 ): Promise<Agent> =>
-  make === 'spire'
-    ? startSpireAgent(place, name, server, options)
-    : startMutualAgent(place, name, server, options);
+  make === 'spire' ? startSpireAgent(place, name, server, options) : startMutualAgent(place, name, server, options);
 
 /** Runs an admin command through the Go command line with JSON output. Throws when it fails. */
+// biome-ignore lint/suspicious/noExplicitAny: the shape is the command's, and tests say which they expect.
 export async function admin(server: Server, ...args: string[]): Promise<any> {
   const { code, stdout, stderr } = await spireCli(server.adminSocket, [...args, '-output', 'json']);
-  if (code !== 0) throw new Error(`spire-server ${args.join(' ')} failed on the ${server.kind} server: ${stdout}${stderr}`);
+  if (code !== 0)
+    throw new Error(`spire-server ${args.join(' ')} failed on the ${server.kind} server: ${stdout}${stderr}`);
   return JSON.parse(stdout);
 }
 

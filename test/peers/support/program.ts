@@ -15,7 +15,8 @@ export interface Ending {
 /** One line of JSON on standard output of our Go programs. */
 export interface Event {
   readonly event: string;
-  readonly [field: string]: unknown;
+  // biome-ignore lint/suspicious/noExplicitAny: each event has its own fields, and tests say which they expect.
+  readonly [field: string]: any;
 }
 
 export interface Program {
@@ -58,7 +59,9 @@ export interface StartOptions {
 /** The environment of a started program: ours without what would point it to other sockets or configuration. */
 function environment(extra: StartOptions['env'] = {}): NodeJS.ProcessEnv {
   const own = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(MUTUAL_|SPIFFE_|SPIRE_|NODE_TEST_CONTEXT|NODE_OPTIONS)/.test(name)),
+    Object.entries(process.env).filter(
+      ([name]) => !/^(MUTUAL_|SPIFFE_|SPIRE_|NODE_TEST_CONTEXT|NODE_OPTIONS)/.test(name),
+    ),
   );
   return { ...own, ...extra };
 }
@@ -113,13 +116,19 @@ export async function start(
   const tail = (): string => all.trimEnd().split('\n').slice(-15).join('\n');
   const waitFor = <T>(what: string, deadlineMs: number, find: () => T | undefined): Promise<T> => {
     let gone = false;
-    return until(`${name}: ${what}`, deadlineMs, () => {
-      const found = find();
-      if (found !== undefined) return { found };
-      if (gone) return { failed: `${name} ended (${ending?.signal ?? `code ${ending?.code}`}) before ${what}\n${tail()}` };
-      gone = ending !== undefined; // look once more: its last lines may have come with its end
-      return undefined;
-    }, 20).then(
+    return until(
+      `${name}: ${what}`,
+      deadlineMs,
+      () => {
+        const found = find();
+        if (found !== undefined) return { found };
+        if (gone)
+          return { failed: `${name} ended (${ending?.signal ?? `code ${ending?.code}`}) before ${what}\n${tail()}` };
+        gone = ending !== undefined; // look once more: its last lines may have come with its end
+        return undefined;
+      },
+      20,
+    ).then(
       (result) => {
         if ('failed' in result) throw new Error(result.failed);
         return result.found;
@@ -142,7 +151,8 @@ export async function start(
     ending: () => ending,
     output: () => all,
     events,
-    line: (pattern, deadlineMs = 30_000) => waitFor(`a line like ${pattern}`, deadlineMs, () => all.match(pattern) ?? undefined),
+    line: (pattern, deadlineMs = 30_000) =>
+      waitFor(`a line like ${pattern}`, deadlineMs, () => all.match(pattern) ?? undefined),
     event: (wanted, test = () => true, deadlineMs = 30_000) =>
       waitFor(`event ${wanted}`, deadlineMs, () => events(wanted).find(test)),
     async stop(signal = 'SIGTERM') {
@@ -197,9 +207,15 @@ export function run(
 }
 
 /** The same, but a bad end throws, with what the command wrote. Gives its standard output. */
-export async function runOk(command: string, args: readonly string[], options: Parameters<typeof run>[2] = {}): Promise<string> {
+export async function runOk(
+  command: string,
+  args: readonly string[],
+  options: Parameters<typeof run>[2] = {},
+): Promise<string> {
   const { code, signal, stdout, stderr } = await run(command, args, options);
   if (code !== 0)
-    throw new Error(`${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}\n${stdout}${stderr}`.trimEnd());
+    throw new Error(
+      `${command} ${args.join(' ')} ended with ${signal ?? `code ${code}`}\n${stdout}${stderr}`.trimEnd(),
+    );
   return stdout;
 }

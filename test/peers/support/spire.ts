@@ -2,9 +2,9 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { peerPath } from '../../../tools/peers.ts';
+import type { Agent, AgentOptions, Server, ServerOptions } from './pair.ts';
 import { freePort, type Place } from './place.ts';
 import { type Finished, run } from './program.ts';
-import type { Agent, AgentOptions, Server, ServerOptions } from './pair.ts';
 import { until } from './until.ts';
 
 /** Runs a command of the Go `spire-server` against an admin socket, its own server's or ours. */
@@ -100,7 +100,12 @@ plugins {
 }
 
 /** Starts a Go agent against a server of either kind. With `ready: false` it does not wait for its socket. */
-export async function startSpireAgent(place: Place, name: string, server: Server, options: AgentOptions): Promise<Agent> {
+export async function startSpireAgent(
+  place: Place,
+  name: string,
+  server: Server,
+  options: AgentOptions,
+): Promise<Agent> {
   const dir = place.path(name, '').replace(/\/$/, '');
   mkdirSync(`${dir}/data`, { recursive: true });
   const config = place.path(name, 'agent.conf');
