@@ -5,7 +5,8 @@ import { printDeadline } from './duration.ts';
 import { wireId } from './entry-text.ts';
 import { adminSocket, output, seconds, toggle, withDefault } from './flags.ts';
 import { jsonLine } from './json.ts';
-import { count, visible } from './table.ts';
+import { count } from './table.ts';
+import { visible } from './visible.ts';
 
 export const agentPurge = command({
   summary: 'Forget agents whose SVIDs have long expired',

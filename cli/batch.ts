@@ -2,7 +2,7 @@
 import { quote } from '../src/errors.ts';
 import type { Message } from './caller.ts';
 import type { Ports } from './ports.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 
 const codes = [
   'OK',

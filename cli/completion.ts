@@ -17,7 +17,7 @@ const inShell = (shell: 'bash' | 'zsh' | 'fish' | 'powershell', put: string): Co
   });
 
 export const bash = inShell('bash', 'mutual completion bash > ~/.local/share/bash-completion/completions/mutual');
-export const zsh = inShell('zsh', 'mutual completion zsh > "${fpath[1]}/_mutual"');
+export const zsh = inShell('zsh', 'mutual completion zsh > ~/.zfunc/_mutual');
 export const fish = inShell('fish', 'mutual completion fish > ~/.config/fish/completions/mutual.fish');
 export const powershell = inShell('powershell', 'mutual completion powershell >> $PROFILE');
 
@@ -38,7 +38,10 @@ export async function complete(words: readonly string[]): Promise<void> {
     for (const [key, flag] of Object.entries(flags)) {
       const { choices } = flag;
       if (flag.value === undefined || flag.bare) completed.option(flagName(key), meaning(flag));
-      else completed.option(flagName(key), meaning(flag), (offer) => choices?.forEach((each) => offer(each, '')));
+      else
+        completed.option(flagName(key), meaning(flag), (offer) => {
+          for (const each of choices ?? []) offer(each, '');
+        });
     }
   }
   tab.parse([...words]);

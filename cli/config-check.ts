@@ -9,7 +9,7 @@ import { output, required, text } from './flags.ts';
 import { readInput } from './input-file.ts';
 import { jsonLine } from './json.ts';
 import type { Ports } from './ports.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: a program with any options
 type AnyProgram = Program<any, any>;

@@ -8,7 +8,7 @@ import { sourcesFrom, tableFlags } from './config-flags.ts';
 import { output } from './flags.ts';
 import { jsonLine } from './json.ts';
 import type { Ports } from './ports.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 
 export const configExplain = command({
   summary: 'Explain the options of both programs',

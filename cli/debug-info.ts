@@ -26,7 +26,7 @@ export const debugInfo = command({
       : [
           ['Agents', String(info.agents_count)],
           ['Entries', String(info.entries_count)],
-          ['Bundles', String(info.federated_bundles_count)],
+          ['Federated bundles', String(info.federated_bundles_count)],
         ];
     ports.out(block(ports, [['Uptime', printSeconds(info.uptime)], ...counts]));
     if (info.svid_chain.length > 0) {

@@ -45,15 +45,15 @@ export function entryBlock(entry: Message, ports: Ports): string {
 export function entryTable(entries: readonly Message[], ports: Ports): string {
   return table(
     ports,
-    ['ENTRY ID', 'SPIFFE ID', 'PARENT ID', 'SELECTORS', 'X509 TTL', 'JWT TTL', 'NOTES'],
+    ['ENTRY ID', 'SPIFFE ID', 'PARENT ID', 'SELECTORS', 'NOTES'],
     entries.map((entry) => [
       entry.id,
       wireId(entry.spiffe_id),
       wireId(entry.parent_id),
       selectorTexts(entry.selectors).join(' '),
-      ttl(entry.x509_svid_ttl),
-      ttl(entry.jwt_svid_ttl),
       [
+        ...(entry.x509_svid_ttl > 0 ? [`x509-ttl=${ttl(entry.x509_svid_ttl)}`] : []),
+        ...(entry.jwt_svid_ttl > 0 ? [`jwt-ttl=${ttl(entry.jwt_svid_ttl)}`] : []),
         ...(entry.admin ? ['admin'] : []),
         ...(entry.downstream ? ['downstream'] : []),
         ...(entry.store_svid ? ['stored'] : []),

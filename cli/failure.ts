@@ -1,7 +1,7 @@
 /** How a command fails in words: a line `error: ...` for each fault, a line with what to do, and the exit code. */
 import { asFault, Fault, faults } from '../src/errors.ts';
 import type { Ports } from './ports.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 
 /** Prints what was thrown; gives the exit code. */
 export function printFailure(thrown: unknown, ports: Ports): number {

@@ -1,7 +1,7 @@
 import { command } from './command.ts';
 import { id, many, output, text, timeout, workloadSocket } from './flags.ts';
 import { jsonLine } from './json.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 import { withWorkload } from './workload.ts';
 
 export const fetchJwt = command({

@@ -1,6 +1,7 @@
 /** Text for people: tables with a head, and blocks of labelled lines. No borders, so that columns copy and grep well. */
 import Table from 'cli-table3';
 import type { Ports } from './ports.ts';
+import { visible } from './visible.ts';
 
 const noBorders = {
   top: '',
@@ -42,14 +43,6 @@ export function block(
   });
   const width = Math.max(...rows.map(([label]) => label.length));
   return shown.map(([label, value]) => `${ports.style('bold', label.padEnd(width))}  ${visible(value)}\n`).join('');
-}
-
-/** What a peer sent must not steer the terminal: control characters and changes of direction are shown as escapes. */
-export function visible(text: string): string {
-  return text.replace(/[^\P{Cc}\n]|[\u202a-\u202e\u2066-\u2069]/gu, (character) => {
-    const code = character.charCodeAt(0);
-    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`;
-  });
 }
 
 /** `1 entry`, `2 entries`. */

@@ -21,7 +21,7 @@ import { command } from './command.ts';
 import { choice, text, trustDomain, withDefault } from './flags.ts';
 import type { Ports } from './ports.ts';
 import { svidTable } from './svid-text.ts';
-import { visible } from './table.ts';
+import { visible } from './visible.ts';
 import { withWorkload } from './workload.ts';
 
 /** What `startServer` and `startAgent` give, as far as it is used here. */

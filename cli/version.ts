@@ -1,6 +1,5 @@
 import { release } from 'node:os';
-import { createSecureContext } from 'node:tls';
-import manifest from '../package.json' with { type: 'json' };
+import { version as number } from '../src/version.ts';
 import { command } from './command.ts';
 import { output, toggle } from './flags.ts';
 import { jsonLine } from './json.ts';
@@ -9,10 +8,10 @@ export const version = command({
   summary: 'Print the version',
   flags: { features: toggle('Also print what this build and machine can do'), output },
   async run(values, ports) {
-    const found = values.features ? features(ports.versions) : undefined;
-    if (values.output === 'json') ports.out(jsonLine({ version: manifest.version, ...(found && { features: found }) }));
+    const found = values.features ? await features(ports.versions) : undefined;
+    if (values.output === 'json') ports.out(jsonLine({ version: number, ...(found && { features: found }) }));
     else {
-      ports.out(`mutual ${manifest.version}\n`);
+      ports.out(`mutual ${number}\n`);
       for (const [name, value] of Object.entries(found ?? {}))
         ports.out(`${name.padEnd(24)} ${value === true ? 'yes' : value === false ? 'no' : value}\n`);
     }
@@ -21,7 +20,19 @@ export const version = command({
 });
 
 /** What only some runtimes and kernels have. */
-function features(versions: Readonly<Record<string, string | undefined>>): Record<string, string | boolean> {
+async function features(
+  versions: Readonly<Record<string, string | undefined>>,
+): Promise<Record<string, string | boolean>> {
+  // Loaded here: the plain version has to come at once.
+  const { createSecureContext } = await import('node:tls');
+  const hasGroup = (name: string): boolean => {
+    try {
+      createSecureContext({ ecdhCurve: name });
+      return true;
+    } catch {
+      return false;
+    }
+  };
   const [major = 0, minor = 0] = release().split('.').map(Number);
   return {
     node: versions.node ?? 'unknown',
@@ -34,13 +45,4 @@ function features(versions: Readonly<Record<string, string | undefined>>): Recor
     tls_secp384r1mlkem1024: hasGroup('SecP384r1MLKEM1024'),
     mldsa: Number.parseInt(versions.openssl ?? '0', 10) > 3 || /^3\.([5-9]|\d\d)/.test(versions.openssl ?? ''),
   };
-}
-
-function hasGroup(name: string): boolean {
-  try {
-    createSecureContext({ ecdhCurve: name });
-    return true;
-  } catch {
-    return false;
-  }
 }

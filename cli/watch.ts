@@ -6,7 +6,8 @@ import { printMoment } from './duration.ts';
 import { output, workloadSocket } from './flags.ts';
 import { jsonLine } from './json.ts';
 import { svidTable } from './svid-text.ts';
-import { count, visible } from './table.ts';
+import { count } from './table.ts';
+import { visible } from './visible.ts';
 import { withWorkload } from './workload.ts';
 
 /** Between attempts to reach the agent again: as the standard asks of clients (Workload API §6). */
