@@ -1,0 +1,258 @@
+/**
+ * The agent's start, in order: state, trust, the node's own identity, the world, SVIDs, sockets. Each part is complete
+ * before the next is given it. What fails for good afterwards closes everything and rejects `closed`.
+ */
+import type { HostPort } from '../src/config/kinds.ts';
+import { type Fault, Status } from '../src/errors.ts';
+import type { Log, RootLog } from '../src/log.ts';
+import { callMetrics } from '../src/observe/calls.ts';
+import { observe } from '../src/observe/http.ts';
+import { prometheusMetrics } from '../src/observe/metrics.ts';
+import { type Call, serveUnix } from '../src/rpc/serve.ts';
+import type { Clock } from '../src/run/clock.ts';
+import { live } from '../src/run/live.ts';
+import type { Random } from '../src/run/random.ts';
+import { tasks } from '../src/run/tasks.ts';
+import type { Bundle } from '../src/spiffe/bundle.ts';
+import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
+import { version } from '../src/version.ts';
+import { debugApi } from './api/debug.ts';
+import { healthApi } from './api/health.ts';
+import { loggerApi } from './api/logger.ts';
+import { requireHeader, workloadApi } from './api/workload.ts';
+import { chooseMethod } from './attest/methods.ts';
+import { bootstrapTrust, type Trust } from './bootstrap.ts';
+import { makeCache } from './cache.ts';
+import type { AgentOptions } from './config.ts';
+import { connectServer, once } from './connect-server.ts';
+import { fetchHttps } from './fetch-https.ts';
+import { makeJwtCache } from './jwt-cache.ts';
+import { serverLink } from './link.ts';
+import { makeNode } from './node.ts';
+import { persist } from './persist.ts';
+import { makeRenewal } from './renew.ts';
+import { prepareSockets } from './sockets.ts';
+import { openState } from './state.ts';
+import { type AgentStatus, agentStatus } from './status.ts';
+import { makeSync } from './sync.ts';
+import { workloadAttestor } from './workload/attest.ts';
+import { workloadMethods } from './workload/methods.ts';
+
+export interface AgentPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** A root log can have its level changed over the admin socket. */
+  readonly log: Log | RootLog;
+}
+
+export interface Agent {
+  /** Paths. */
+  readonly socket: string;
+  readonly adminSocket: string;
+  readonly id: SpiffeId;
+  /** Where checks and metrics are answered, when configured. */
+  readonly health: HostPort | undefined;
+  readonly metrics: HostPort | undefined;
+  status(): AgentStatus;
+  /** Resolves after close(); rejects with what ended the agent, such as its eviction. */
+  readonly closed: Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Milliseconds that calls on the sockets have to end at close. */
+const grace = 2_000;
+
+/**
+ * Starts an agent. Resolves when its sockets serve: after the first synchronisation, or at once with what was kept on disk.
+ * Throws the first thing that makes a start impossible, as a Fault; nothing is left running then.
+ */
+export async function startAgent(options: AgentOptions, ports: AgentPorts): Promise<Agent> {
+  const { clock, random, log } = ports;
+  const { trustDomain } = options;
+  const undo: (() => Promise<void> | void)[] = [];
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      for (let last = undo.pop(); last; last = undo.pop()) await last();
+    })();
+    return closing;
+  };
+  try {
+    prepareSockets(options.socket, options.adminSocket);
+    const state = await openState(options.dataDir, trustDomain, options.keys.store === 'disk');
+    for (const path of state.dropped) log.warn({ path }, 'cache file left aside: it cannot be read');
+
+    const fetchBundle = (roots: readonly Buffer[] | undefined): Promise<Bundle> =>
+      once(
+        connectServer(options, clock, () => roots),
+        (api) => api.bundle(trustDomain),
+      );
+    const trust: Trust = state.bundle
+      ? { kind: 'bundle', bundle: state.bundle }
+      : await bootstrapTrust(options, trustDomain, { fetchHttps, fetchBundle });
+    const cache = makeCache({
+      trustDomain,
+      bundle: trust.kind === 'bundle' ? trust.bundle : nothingTrusted(trustDomain),
+      capacity: options.x509SvidCacheSize,
+      clock,
+      world: state.world,
+      svids: state.svids,
+    });
+    const roots = (): readonly Buffer[] | undefined => {
+      const { x509Authorities } = cache.ownBundle.value;
+      return trust.kind === 'insecure' && x509Authorities.length === 0
+        ? undefined
+        : x509Authorities.map(({ certificate }) => certificate);
+    };
+
+    const link = serverLink(clock, (record) => connectServer(options, clock, roots, record));
+    undo.push(() => link.close());
+    const running = tasks();
+    undo.push(() => running.close());
+    const sync = makeSync({ clock, random, log, link, cache, interval: options.syncInterval });
+    const jwts = makeJwtCache({ clock, random, link, cache, capacity: options.jwtSvidCacheSize });
+    const { workloadKeyType: keyType, availabilityTarget } = options;
+    const renewal = makeRenewal({ clock, random, log, link, cache, keyType, availabilityTarget });
+    const method = chooseMethod(options, random);
+    const node = makeNode(
+      {
+        clock,
+        random,
+        log,
+        link,
+        trustDomain,
+        method,
+        availabilityTarget,
+        ownBundle: cache.ownBundle,
+        async save(record, bundle) {
+          if (bundle !== undefined) cache.putBundle(bundle);
+          await state.saveNode(record, cache.ownBundle.value);
+        },
+        async forget() {
+          cache.clear();
+          jwts.clear();
+          await state.forget(cache.ownBundle.value);
+        },
+      },
+      state.node,
+    );
+
+    // With something to serve, the server may be away: what was kept is served while the agent looks for it.
+    const isKept = state.svids.some(({ notAfter }) => notAfter > clock.now()) && cache.entries.size > 0;
+    await node.start(running.signal, isKept);
+    running.run('node', (signal) => node.run(signal));
+    running.run('sync', (signal) => sync.run(signal));
+    running.run('renew', (signal) => renewal.run(signal));
+    running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
+    void sync.first.then(async () => {
+      node.proven();
+      await link
+        .call((api) => api.postStatus(version))
+        .catch((error: unknown) => log.warn({ err: error }, 'version not reported'));
+    });
+    if (!isKept) await Promise.race([sync.first, running.ended]);
+
+    const serving = live(true);
+    const collected = options.metrics.listen ? await prometheusMetrics('agent', version) : undefined;
+    collected?.measured('entries', 'Registration entries this node is authorized for.', () => cache.entries.size);
+    collected?.measured('x509_svids', 'X509-SVIDs kept ready.', () => cache.svids.size);
+    collected?.measured('jwt_svids', 'JWT-SVIDs kept.', () => jwts.size);
+    const count = collected && callMetrics(collected);
+    const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
+      count?.(call.method, fault?.status ?? Status.OK, ms);
+      if (fault !== undefined && fault.code !== 'call/cancelled') logRefusal(log, call, fault);
+    };
+    const admin = await serveUnix({
+      path: options.adminSocket,
+      mode: 0o600,
+      clock,
+      onDone,
+      services: [
+        debugApi({
+          clock,
+          cache,
+          jwts,
+          chain: () => node.current()?.chain ?? [],
+          lastSync: () => sync.status().lastSuccess,
+        }),
+        loggerApi('setLevel' in log ? log : undefined),
+      ],
+    });
+    undo.push(() => admin.close(grace));
+    const workloads = await serveUnix({
+      path: options.socket,
+      mode: 0o777,
+      clock,
+      onDone,
+      reflection: true,
+      guard: requireHeader,
+      services: [
+        workloadApi({
+          attestor: workloadAttestor(workloadMethods(options, clock), { clock, log }),
+          cache,
+          clock,
+          jwts,
+          catchUp: sync.catchUp,
+          agentId: () => node.current()?.id,
+          ready: () => isKept || sync.status().lastSuccess > 0,
+          allowUnauthenticatedVerifiers: options.allowUnauthenticatedVerifiers,
+          allowedForeignJwtClaims: options.allowedForeignJwtClaims,
+        }),
+        healthApi(serving),
+      ],
+    });
+    undo.push(() => workloads.close(grace));
+    const observing = await observe(options, {
+      clock,
+      live: {},
+      ready: { server: () => throwIf(sync.status().outage) },
+      collected,
+    });
+    undo.push(() => observing.close());
+    undo.push(() => serving.set(false));
+    log.info({ socket: options.socket, admin_socket: options.adminSocket, id: node.current()?.id }, 'agent serves');
+
+    const closed = running.ended.catch(async (error: unknown) => {
+      await close();
+      throw error;
+    });
+    closed.catch(() => {});
+    return {
+      socket: options.socket,
+      adminSocket: options.adminSocket,
+      get id() {
+        return (node.current() ?? state.node)!.id;
+      },
+      health: observing.health,
+      metrics: observing.metrics,
+      status: () => agentStatus({ node: node.state.value, cache, jwts, sync: sync.status(), outage: renewal.outage }),
+      closed,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Before an insecure bootstrap has brought the real one. */
+const nothingTrusted = (trustDomain: TrustDomain): Bundle => ({
+  trustDomain,
+  x509Authorities: [],
+  jwtAuthorities: [],
+  witAuthorities: [],
+  refreshHint: 0,
+  sequence: 0n,
+});
+
+function throwIf(fault: Fault | undefined): void {
+  if (fault !== undefined) throw fault;
+}
+
+/** One line a refused call: who asked, and what the operator needs to know of why. */
+function logRefusal(log: Log, call: Call, fault: Fault): void {
+  const caller = call.caller.kind === 'unix' ? { pid: call.caller.peer.pid, uid: call.caller.peer.uid } : {};
+  const fields = { method: call.method, ...caller, status: fault.status, err: fault };
+  if (fault.status === Status.INTERNAL) log.error(fields, 'call failed');
+  else log.info(fields, 'call refused');
+}

@@ -1,0 +1,73 @@
+/**
+ * From a call to the identities behind it. Whoever has none is refused only after the agent has made sure that it is not
+ * behind its server, and is told which selectors it has and what to do.
+ */
+import { Fault, Status } from '../../src/errors.ts';
+import type { Call } from '../../src/rpc/serve.ts';
+import type { SpiffeId } from '../../src/spiffe/id.ts';
+import type { Selector } from '../../src/spiffe/selector.ts';
+import type { Cache, Identities } from '../cache.ts';
+import type { WorkloadAttestor } from '../workload/attest.ts';
+
+export interface CallerPorts {
+  readonly attestor: WorkloadAttestor;
+  readonly cache: Cache;
+  /** Resolves when what the server knew at the call is applied, or after `ms`. */
+  catchUp(ms: number): Promise<void>;
+  /** The agent's own ID, for the advice; undefined before attestation. */
+  agentId(): SpiffeId | undefined;
+  /** Whether the agent has ever known its entries. */
+  ready(): boolean;
+}
+
+/** How long a caller without identities is held while the agent makes sure, milliseconds. */
+const patience = 1_000;
+/** Selectors named in a refusal. */
+const mostNamed = 20;
+
+/** The identities of the calling process, which may be none. At once when nothing has to be found out. */
+export function identitiesOf(call: Call, { attestor, cache }: CallerPorts): Identities | Promise<Identities> {
+  if (call.caller.kind !== 'unix')
+    throw new Fault('caller/unauthenticated', 'the calling process could not be identified');
+  const attested = attestor.attest(call.caller.peer);
+  return attested instanceof Promise
+    ? attested.then((selectors) => cache.identities(selectors))
+    : cache.identities(attested);
+}
+
+/** The identities of the calling process. Throws `caller/denied` when it has none (WE-16, WA-24). */
+export function entitled(call: Call, ports: CallerPorts): Identities | Promise<Identities> {
+  const found = identitiesOf(call, ports);
+  if (found instanceof Promise) return found.then((identities) => sure(identities, ports));
+  return sure(found, ports);
+}
+
+function sure(identities: Identities, ports: CallerPorts): Identities | Promise<Identities> {
+  return identities.entries.length > 0 ? identities : askServer(identities, ports);
+}
+
+async function askServer(identities: Identities, ports: CallerPorts): Promise<Identities> {
+  await ports.catchUp(patience);
+  if (identities.entries.length > 0) return identities;
+  if (!ports.ready()) {
+    throw new Fault('peer/unavailable', 'the agent does not know its registration entries yet', {
+      hint: 'Try again in a moment.',
+    });
+  }
+  throw noIdentity(identities.selectors, ports.agentId());
+}
+
+/** The refusal: what was found about the process, and what an operator would do. */
+export function noIdentity(selectors: readonly Selector[], agentId: SpiffeId | undefined): Fault {
+  const named = selectors.slice(0, mostNamed).join(' ');
+  const more = selectors.length > mostNamed ? ` and ${selectors.length - mostNamed} more` : '';
+  const example = selectors.find((selector) => selector.startsWith('unix:uid:')) ?? selectors[0] ?? 'TYPE:VALUE';
+  return new Fault(
+    'caller/denied',
+    `no identity issued: no registration entry of this node matches the process, which has ${named}${more}`,
+    {
+      hint: `Create one: mutual entry create --parent-id ${agentId ?? 'AGENT-ID'} --spiffe-id ID --selector ${example}`,
+      status: Status.PERMISSION_DENIED,
+    },
+  );
+}

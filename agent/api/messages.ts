@@ -1,0 +1,109 @@
+/**
+ * The Workload API's messages, made from what the cache holds and encoded once for each change and set of entries, not for
+ * each call. Several identities with one hint: the oldest keeps it and the others are sent without (WA-20).
+ */
+
+import { messageCodec } from '../../src/rpc/load.ts';
+import { type Encoded, encoded } from '../../src/rpc/serve.ts';
+import type { Bundle } from '../../src/spiffe/bundle.ts';
+import { jwtKeySet } from '../../src/spiffe/bundle-jwks.ts';
+import { trustDomainId } from '../../src/spiffe/id.ts';
+import type { AuthorizedEntry } from '../authorized.ts';
+import type { Cache, Identities } from '../cache.ts';
+import type { JwtSvid } from '../jwt-cache.ts';
+
+/** The longest hint that is passed on, bytes (WA-22). */
+const longestHint = 1_024;
+
+/** Encoding parts by themselves needs no new rule: protobuf reads concatenated messages as one. */
+const codec = (name: string) => {
+  let made: ReturnType<typeof messageCodec> | undefined;
+  return (message: object): Buffer => {
+    made ??= messageCodec(name);
+    return made.encode(message);
+  };
+};
+const encodeX509Svids = codec('X509SVIDResponse');
+const encodeX509Bundles = codec('X509BundlesResponse');
+const encodeJwtSvids = codec('JWTSVIDResponse');
+const encodeJwtBundles = codec('JWTBundlesResponse');
+
+/**
+ * X509SVIDResponse with every identity that has an SVID to serve, in order; undefined when none has.
+ * @param now Unix milliseconds
+ */
+export function x509Svids(cache: Cache, identities: Identities, now: number): Encoded | undefined {
+  return identities.memo('x509-svids', () => {
+    const bundle = derAuthorities(cache.ownBundle.value);
+    const hints = hintsOf(identities.entries);
+    let until = Number.POSITIVE_INFINITY;
+    const svids = identities.entries.flatMap((entry) => {
+      const svid = cache.svidFor(entry);
+      if (svid === undefined) return [];
+      until = Math.min(until, svid.notAfter);
+      return {
+        spiffe_id: svid.id,
+        x509_svid: Buffer.concat(svid.chain),
+        x509_svid_key: svid.pkcs8,
+        bundle,
+        hint: hints.get(entry.id) ?? '',
+      };
+    });
+    if (svids.length === 0) return { value: undefined, until: now };
+    return {
+      value: encoded(encodeX509Svids({ svids, federated_bundles: byId(identities.federated, derAuthorities) })),
+      until,
+    };
+  });
+}
+
+/** X509BundlesResponse: the own trust domain's and those that the entries federate with (WA-26). */
+export function x509Bundles(cache: Cache, identities: Identities): Encoded {
+  return identities.memo('x509-bundles', () => {
+    const bundles = byId([cache.ownBundle.value, ...identities.federated], derAuthorities);
+    return { value: encoded(encodeX509Bundles({ bundles })), until: Number.POSITIVE_INFINITY };
+  });
+}
+
+/** JWTBundlesResponse, each a JWK Set with the JWT keys alone (WA-31). */
+export function jwtBundles(cache: Cache, identities: Identities): Encoded {
+  return identities.memo('jwt-bundles', () => {
+    const bundles = byId([cache.ownBundle.value, ...identities.federated], (bundle) => Buffer.from(jwtKeySet(bundle)));
+    return { value: encoded(encodeJwtBundles({ bundles })), until: Number.POSITIVE_INFINITY };
+  });
+}
+
+/** JWTSVIDResponse. Each token is encoded when it first leaves. */
+export function jwtSvids(found: readonly { readonly svid: JwtSvid; readonly hint: string }[]): Encoded {
+  const parts = found.map(({ svid, hint }) => {
+    let byHint = encodedTokens.get(svid);
+    if (byHint === undefined) encodedTokens.set(svid, (byHint = new Map()));
+    let part = byHint.get(hint);
+    if (part === undefined)
+      byHint.set(hint, (part = encodeJwtSvids({ svids: [{ spiffe_id: svid.id, svid: svid.token, hint }] })));
+    return part;
+  });
+  return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
+}
+const encodedTokens = new WeakMap<JwtSvid, Map<string, Buffer>>();
+
+/** The hint each entry is sent with; entries come oldest first. */
+export function hintsOf(entries: readonly AuthorizedEntry[]): ReadonlyMap<string, string> {
+  const taken = new Set<string>();
+  const hints = new Map<string, string>();
+  for (const { id, hint } of entries) {
+    if (hint === '' || taken.has(hint) || Buffer.byteLength(hint) > longestHint) continue;
+    taken.add(hint);
+    hints.set(id, hint);
+  }
+  return hints;
+}
+
+/** Certificates back to back, which is how several stand in one `bytes` (WA-19). */
+const derAuthorities = (bundle: Bundle): Buffer =>
+  Buffer.concat(bundle.x509Authorities.map(({ certificate }) => certificate));
+
+/** A map keyed by the trust domain's ID; a bundle without any key of the kind stays, empty: nothing of it is trusted. */
+function byId(bundles: readonly Bundle[], bytes: (bundle: Bundle) => Buffer): Record<string, Buffer> {
+  return Object.fromEntries(bundles.map((bundle) => [trustDomainId(bundle.trustDomain), bytes(bundle)]));
+}

@@ -1,0 +1,240 @@
+/**
+ * The SPIFFE Workload API for X.509 and JWT. Each stream begins with the full state at once and sends it again at every
+ * change that concerns the caller; when the caller loses its last identity the stream ends with PERMISSION_DENIED. WIT-SVIDs
+ * are not offered: those methods answer UNIMPLEMENTED.
+ */
+import { asFault, Fault, quote, Status } from '../../src/errors.ts';
+import type { Call, Encoded, Send, Service } from '../../src/rpc/serve.ts';
+import type { Clock } from '../../src/run/clock.ts';
+import { parseId, trustDomainOf } from '../../src/spiffe/id.ts';
+import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
+import type { AuthorizedEntry } from '../authorized.ts';
+import type { Cache, Identities } from '../cache.ts';
+import { type JwtCache, type JwtSvid, readAudience } from '../jwt-cache.ts';
+import { type CallerPorts, entitled, identitiesOf } from './caller.ts';
+import { claimsToStruct, tellableClaims } from './claims.ts';
+import { hintsOf, jwtBundles, jwtSvids, x509Bundles, x509Svids } from './messages.ts';
+
+export interface WorkloadApiPorts extends CallerPorts {
+  readonly clock: Clock;
+  readonly jwts: JwtCache;
+  /** Whether processes without an identity may have bundles. */
+  readonly allowUnauthenticatedVerifiers: boolean;
+  /** Claims of foreign JWT-SVIDs that are told beside sub, aud and exp. */
+  readonly allowedForeignJwtClaims: readonly string[];
+}
+
+const header = 'workload.spiffe.io';
+/** How long a first message is held for SVIDs that are still on their way, milliseconds. */
+const firstPatience = 10_000;
+/** How far clocks may differ when a token is validated, milliseconds. */
+const leeway = 5_000;
+
+/**
+ * WE-6: a request without the header is refused, so that a browser or proxy led to the socket by somebody else gets
+ * nothing. Health and reflection do without: they hold no secrets, and the tools that ask for them (a kubelet's gRPC
+ * probe, grpcurl) have no way to send it.
+ */
+export function requireHeader(call: Call): void {
+  if (!call.method.startsWith('/SpiffeWorkloadAPI/') || call.metadata(header) === 'true') return;
+  throw new Fault('input/invalid', 'security header missing from request', {
+    hint: `Send the metadata "${header}: true".`,
+  });
+}
+
+export function workloadApi(ports: WorkloadApiPorts): Service {
+  const { cache, clock, jwts } = ports;
+
+  /** Identities for bundles: none at all may do where the operator allows it. */
+  const verifier = (call: Call): Identities | Promise<Identities> =>
+    ports.allowUnauthenticatedVerifiers ? identitiesOf(call, ports) : entitled(call, ports);
+
+  const bundleStream =
+    (make: (identities: Identities) => Encoded) =>
+    async (_request: object, call: Call, send: Send): Promise<void> => {
+      const identities = await verifier(call);
+      const mayHaveNone = ports.allowUnauthenticatedVerifiers;
+      await follow(identities, call, send, () => {
+        if (identities.entries.length === 0 && !mayHaveNone) throw redacted();
+        return make(identities);
+      });
+    };
+
+  return {
+    name: 'SpiffeWorkloadAPI',
+    methods: {
+      async FetchX509SVID(_request: object, call, send) {
+        const identities = await entitled(call, ports);
+        await follow(identities, call, send, firstComplete(identities, ports), (wake) =>
+          clock.after(firstPatience, wake),
+        );
+      },
+
+      FetchX509Bundles: bundleStream((identities) => x509Bundles(cache, identities)),
+
+      FetchJWTBundles: bundleStream((identities) => jwtBundles(cache, identities)),
+
+      FetchJWTSVID(request: { audience: string[]; spiffe_id: string }, call) {
+        const audience = readAudience(request.audience);
+        const wanted = request.spiffe_id === '' ? undefined : parseId(request.spiffe_id);
+        const answer = (identities: Identities): Encoded | Promise<Encoded> => {
+          const entries =
+            wanted === undefined
+              ? identities.entries
+              : identities.entries.filter(({ spiffeId }) => spiffeId === wanted);
+          if (entries.length === 0) {
+            throw new Fault('caller/denied', `no identity issued: the process is not entitled to ${quote(wanted)}`, {
+              hint: `It is entitled to ${identities.entries.map(({ spiffeId }) => spiffeId).join(', ')}.`,
+            });
+          }
+          return tokens(entries, identities, audience, jwts);
+        };
+        const identities = entitled(call, ports);
+        return identities instanceof Promise ? identities.then(answer) : answer(identities);
+      },
+
+      async ValidateJWTSVID(request: { audience: string; svid: string }, call) {
+        if (request.audience === '')
+          throw new Fault('input/invalid', 'audience is empty: expected the name this service is known by');
+        if (request.svid === '') throw new Fault('input/invalid', 'svid is empty: expected a JWT-SVID');
+        const identities = await identitiesOf(call, ports);
+        const bundleOf = (trustDomain: string) =>
+          trustDomain === cache.trustDomain
+            ? cache.ownBundle.value
+            : identities.federated.find((bundle) => bundle.trustDomain === trustDomain);
+        const { id, claims } = await verified(
+          verifyJwtSvid(request.svid, request.audience, bundleOf, clock.now(), leeway),
+        );
+        const isOwn = trustDomainOf(id) === cache.trustDomain;
+        return { spiffe_id: id, claims: claimsToStruct(tellableClaims(claims, isOwn, ports.allowedForeignJwtClaims)) };
+      },
+    },
+  };
+}
+
+/** A refused token is the caller's affair, whatever the validator's code for it is. */
+async function verified<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    throw new Fault('svid/invalid', error.message, { status: Status.INVALID_ARGUMENT, cause: error });
+  }
+}
+
+/**
+ * Sends what `make` gives, now and after each change, until the caller goes away or `make` refuses. A state that `make`
+ * has nothing to say of (undefined) is not sent, nor the same message twice; changes during a send are sent as one.
+ * @param also may call its argument at another moment to look again; what it gives is called at the end
+ */
+async function follow(
+  identities: Identities,
+  call: Call,
+  send: Send,
+  make: () => Encoded | undefined,
+  also: (wake: () => void) => () => void = () => () => {},
+): Promise<void> {
+  let changed = true;
+  let wake = (): void => {};
+  const told = (): void => {
+    changed = true;
+    wake();
+  };
+  const unfollow = identities.follow(told);
+  const cancel = also(told);
+  const { signal } = call;
+  const gone = new Promise<never>((_, reject) => {
+    const refuse = (): void => reject(signal.reason);
+    if (signal.aborted) refuse();
+    else signal.addEventListener('abort', refuse, { once: true });
+  });
+  gone.catch(() => {});
+  let last: Encoded | undefined;
+  try {
+    for (;;) {
+      changed = false;
+      const message = make();
+      if (message !== undefined && (last === undefined || (message !== last && !message.bytes.equals(last.bytes)))) {
+        last = message;
+        await send(message);
+      }
+      if (changed) continue;
+      const { promise: woken, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      await Promise.race([woken, gone]);
+    }
+  } finally {
+    unfollow();
+    cancel();
+  }
+}
+
+/**
+ * What a stream of X509-SVIDs says of each state. The first message waits for SVIDs on their way, within reason; later,
+ * an identity that is new joins when its SVID is there, and one that is lost leaves at once.
+ */
+function firstComplete(identities: Identities, ports: WorkloadApiPorts): () => Encoded | undefined {
+  const { cache, clock } = ports;
+  const started = clock.now();
+  let isFirst = true;
+  return () => {
+    const { entries } = identities;
+    if (entries.length === 0) throw redacted();
+    const message = x509Svids(cache, identities, clock.now());
+    if (!isFirst) return message;
+    if (!identities.complete() && clock.now() - started < firstPatience) return undefined;
+    if (message === undefined) throw notIssued(entries, cache);
+    isFirst = false;
+    return message;
+  };
+}
+
+/** One token for each identity (WA-29), at once when all of them are kept. */
+function tokens(
+  entries: readonly AuthorizedEntry[],
+  identities: Identities,
+  audience: readonly string[],
+  jwts: JwtCache,
+): Encoded | Promise<Encoded> {
+  const hints = identities.memo('hints', () => ({
+    value: hintsOf(identities.entries),
+    until: Number.POSITIVE_INFINITY,
+  }));
+  const answer = (svids: readonly JwtSvid[]): Encoded =>
+    jwtSvids(svids.map((svid, index) => ({ svid, hint: hints.get(entries[index]!.id) ?? '' })));
+  const found = entries.map((entry) => jwts.fetch(entry, audience));
+  return found.some((one) => one instanceof Promise)
+    ? Promise.all(found).then(answer, notSigned)
+    : answer(found as JwtSvid[]);
+}
+
+/** What a workload learns when the server did not sign: never what the server told the agent about itself. */
+function notSigned(error: unknown): never {
+  const fault = asFault(error);
+  if (fault.status === Status.NOT_FOUND) {
+    throw new Fault('caller/denied', 'no identity issued: the server no longer authorizes it', { cause: error });
+  }
+  if (fault.status === Status.UNIMPLEMENTED || fault.status === Status.INVALID_ARGUMENT) throw fault;
+  throw new Fault('peer/unavailable', 'no JWT-SVID could be got from the server', {
+    hint: 'Try again; the agent’s log says why.',
+    detail: fault.message,
+    cause: error,
+  });
+}
+
+function notIssued(entries: readonly AuthorizedEntry[], cache: Cache): Fault {
+  const refusal = entries.map(({ id }) => cache.refusal(id)).find((fault) => fault !== undefined);
+  return new Fault(
+    'peer/unavailable',
+    `no X509-SVID could be got for ${entries.map(({ spiffeId }) => spiffeId).join(', ')}`,
+    {
+      hint: 'Try again; the agent’s log says why.',
+      ...(refusal === undefined ? {} : { detail: refusal.message }),
+    },
+  );
+}
+
+const redacted = (): Fault =>
+  new Fault('caller/denied', 'no identity issued: the last registration entry for this process is gone', {
+    hint: 'Stop using what was handed out before.',
+  });

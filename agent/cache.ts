@@ -1,0 +1,474 @@
+/**
+ * What the agent knows: the authorised entries, the bundles, and the SVIDs of workloads. One writer each (sync writes the
+ * world, renew the SVIDs); the sockets read it through `Identities`, which tell a reader of every change that concerns it.
+ */
+import type { Fault } from '../src/errors.ts';
+import type { Clock } from '../src/run/clock.ts';
+import { type Live, live } from '../src/run/live.ts';
+import type { Bundle } from '../src/spiffe/bundle.ts';
+import type { TrustDomain } from '../src/spiffe/id.ts';
+import { type Selector, selectorSet } from '../src/spiffe/selector.ts';
+import { type AuthorizedEntry, isForWorkloads, sameRevision } from './authorized.ts';
+import { entryIndex } from './entry-index.ts';
+import type { WorkloadSvid, World } from './state.ts';
+
+/** A change of the world as sync brings it: a whole new one, or what is different. */
+export interface WorldChange {
+  /** Whether what is not named is gone. */
+  readonly snapshot: boolean;
+  readonly entries: readonly AuthorizedEntry[];
+  readonly removedEntryIds: readonly string[];
+  readonly bundles: readonly Bundle[];
+  readonly removedTrustDomains: readonly TrustDomain[];
+  readonly position: bigint;
+  readonly logId: string;
+}
+
+/** The identities that one set of selectors is entitled to. */
+export interface Identities {
+  readonly selectors: readonly Selector[];
+  /** Oldest first; no entry for stores and none below /spire. */
+  readonly entries: readonly AuthorizedEntry[];
+  /** Foreign trust domains that an entry federates with and whose bundle is here. */
+  readonly federated: readonly Bundle[];
+  /** Kept until something that concerns these entries changes, or until `until` (Unix ms), whichever is first. */
+  memo<T>(name: string, make: () => { value: T; until: number }): T;
+  /** Whether each entry has an SVID to serve, or has been refused one. */
+  complete(): boolean;
+  /** Calls `told` after each change that concerns these identities, and keeps their SVIDs at hand; the returned function ends it. */
+  follow(told: () => void): () => void;
+}
+
+export interface Cache {
+  readonly trustDomain: TrustDomain;
+  readonly entries: ReadonlyMap<string, AuthorizedEntry>;
+  readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
+  /** The bundle of the agent's own trust domain: what its connections trust. */
+  readonly ownBundle: Live<Bundle>;
+  /** How far in the server's log the world is. */
+  readonly position: { readonly position: bigint; readonly logId: string };
+  /** Rises at every change of world or SVIDs. */
+  readonly changes: Live<number>;
+  /** Entries that are to have an SVID now, least recently used first. */
+  readonly wanted: ReadonlySet<string>;
+  readonly svids: ReadonlyMap<string, WorkloadSvid>;
+  /** Told when an entry newly wants an SVID, or another one. */
+  onWant(told: () => void): () => void;
+  apply(change: WorldChange): void;
+  /** Takes one bundle and leaves the rest of the world as it is. */
+  putBundle(bundle: Bundle): void;
+  /** Takes issued SVIDs; one whose entry is gone meanwhile is dropped. */
+  putSvids(svids: readonly WorkloadSvid[]): void;
+  /** Notes that no SVID could be got for these entries, so that nobody waits for them; an SVID takes it back. */
+  refuse(entryIds: readonly string[], fault: Fault): void;
+  refusal(entryId: string): Fault | undefined;
+  /** The SVID to serve for an entry: not expired and for its present ID. */
+  svidFor(entry: AuthorizedEntry): WorkloadSvid | undefined;
+  identities(selectors: Iterable<Selector>): Identities;
+  /** Forgets entries that expired; when the next one does (Unix ms), or Infinity. */
+  expire(): number;
+  /** Drops everything of workloads: the node was evicted. */
+  clear(): void;
+}
+
+/** Entries that are the same for several selector sets share what is made of them. */
+interface EntrySet {
+  readonly key: string;
+  entries: readonly AuthorizedEntry[];
+  readonly memo: Map<string, { value: unknown; until: number }>;
+  readonly users: Set<Follower>;
+  references: number;
+}
+
+interface Follower {
+  readonly held: ReadonlySet<Selector>;
+  seen: number;
+  set: EntrySet;
+  readonly told: Set<() => void>;
+}
+
+/** Selector sets kept beside those that are followed. */
+const idleSelectorSets = 1_000;
+
+/**
+ * Makes the cache from what was kept, if anything was.
+ * @param capacity SVIDs kept ahead of demand; followed entries are kept beyond it
+ */
+export function makeCache(options: {
+  trustDomain: TrustDomain;
+  bundle: Bundle;
+  capacity: number;
+  clock: Clock;
+  world?: World | undefined;
+  svids?: readonly WorkloadSvid[];
+}): Cache {
+  const { trustDomain, capacity, clock } = options;
+  const index = entryIndex();
+  const bundles = new Map<TrustDomain, Bundle>([[trustDomain, options.bundle]]);
+  const ownBundle = live(options.bundle);
+  const svids = new Map<string, WorkloadSvid>();
+  const expiring = new Map<string, number>();
+  const refusals = new Map<string, Fault>();
+  const wanted = new Set<string>();
+  const followed = new Map<string, number>();
+  const changes = live(0);
+  const wants = new Set<() => void>();
+  const sets = new Map<string, EntrySet>();
+  const followers = new Map<string, Follower>();
+  let position = { position: 0n, logId: '' };
+  let version = 0;
+
+  const now = (): number => clock.now();
+  const isCurrent = (entry: AuthorizedEntry): boolean => entry.expiresAt === 0 || entry.expiresAt * 1000 > now();
+  const servable = (entry: AuthorizedEntry): WorkloadSvid | undefined => {
+    const svid = svids.get(entry.id);
+    return svid !== undefined && svid.id === entry.spiffeId && svid.notAfter > now() ? svid : undefined;
+  };
+  const changed = (): void => changes.set(changes.value + 1);
+  const wantMore = (): void => {
+    for (const told of [...wants]) told();
+  };
+
+  // Which entries have an SVID kept for them.
+  const want = (id: string): boolean => {
+    const isNew = !wanted.delete(id);
+    wanted.add(id);
+    return isNew;
+  };
+  const drop = (id: string): void => {
+    wanted.delete(id);
+    svids.delete(id);
+    refusals.delete(id);
+  };
+  const trim = (): void => {
+    for (const id of wanted) {
+      if (wanted.size <= capacity) return;
+      if (!followed.has(id)) drop(id);
+    }
+  };
+  const prefetch = (): boolean => {
+    let more = false;
+    if (wanted.size >= capacity || wanted.size >= index.byId.size) return more;
+    for (const entry of index.byId.values()) {
+      if (wanted.size >= capacity) break;
+      if (!entry.disableX509SvidPrefetch && isForWorkloads(entry) && !wanted.has(entry.id))
+        more = want(entry.id) || more;
+    }
+    return more;
+  };
+
+  // Selector sets and what is made of the entries they match.
+  const entrySet = (entries: readonly AuthorizedEntry[]): EntrySet => {
+    const key = entries.map(({ id }) => id).join('\n');
+    let set = sets.get(key);
+    if (set === undefined) {
+      set = { key, entries, memo: new Map(), users: new Set(), references: 0 };
+      sets.set(key, set);
+    }
+    set.entries = entries;
+    set.references++;
+    return set;
+  };
+  const release = (set: EntrySet): void => {
+    if (--set.references === 0) sets.delete(set.key);
+  };
+  const match = (held: ReadonlySet<Selector>): readonly AuthorizedEntry[] =>
+    index.match(held).filter((entry) => isForWorkloads(entry) && isCurrent(entry));
+  const unfollowEntries = (set: EntrySet): void => {
+    for (const { id } of set.entries) {
+      const left = (followed.get(id) ?? 1) - 1;
+      if (left === 0) followed.delete(id);
+      else followed.set(id, left);
+    }
+  };
+  const followEntries = (set: EntrySet): boolean => {
+    let more = false;
+    for (const { id } of set.entries) {
+      followed.set(id, (followed.get(id) ?? 0) + 1);
+      more = want(id) || more;
+    }
+    return more;
+  };
+  /** Brings a follower to the present world; whether it is entitled to something else now. */
+  const refresh = (follower: Follower): boolean => {
+    if (follower.seen === version) return false;
+    follower.seen = version;
+    const before = follower.set;
+    const after = entrySet(match(follower.held));
+    const isFollowed = follower.told.size > 0;
+    if (isFollowed) {
+      before.users.delete(follower);
+      after.users.add(follower);
+      unfollowEntries(before);
+      if (followEntries(after)) wantMore();
+    }
+    follower.set = after;
+    release(before);
+    return before !== after;
+  };
+  const tell = (told: Iterable<Follower>): void => {
+    for (const follower of [...told]) for (const one of [...follower.told]) one();
+  };
+  const forgetIdle = (): void => {
+    if (followers.size <= idleSelectorSets) return;
+    for (const [key, follower] of followers) {
+      if (follower.told.size > 0) continue;
+      followers.delete(key);
+      release(follower.set);
+      return;
+    }
+  };
+
+  const cache: Cache = {
+    trustDomain,
+    entries: index.byId,
+    bundles,
+    ownBundle,
+    get position() {
+      return position;
+    },
+    changes,
+    wanted,
+    svids,
+    onWant(told) {
+      wants.add(told);
+      return () => wants.delete(told);
+    },
+    apply(change) {
+      const touched = new Set<string>();
+      const drops = new Set(change.removedEntryIds);
+      if (change.snapshot) {
+        const present = new Set(change.entries.map(({ id }) => id));
+        for (const id of index.byId.keys()) if (!present.has(id)) drops.add(id);
+      }
+      for (const id of drops) {
+        if (index.delete(id)) touched.add(id);
+        expiring.delete(id);
+        drop(id);
+      }
+      for (const entry of change.entries) {
+        const held = index.byId.get(entry.id);
+        if (held !== undefined && sameRevision(held, entry)) continue;
+        index.set(entry);
+        touched.add(entry.id);
+        refusals.delete(entry.id);
+        if (entry.expiresAt === 0) expiring.delete(entry.id);
+        else expiring.set(entry.id, entry.expiresAt * 1000);
+        if (!isForWorkloads(entry)) drop(entry.id);
+      }
+      const domains = applyBundles(change);
+      position = { position: change.position, logId: change.logId };
+      if (touched.size === 0 && domains.size === 0) return;
+
+      version++;
+      const toTell = new Set<Follower>();
+      for (const set of sets.values()) {
+        const concerned =
+          domains.has(trustDomain) ||
+          set.entries.some(
+            ({ id, federatesWith }) => touched.has(id) || federatesWith.some((domain) => domains.has(domain)),
+          );
+        if (!concerned) continue;
+        set.memo.clear();
+        for (const follower of set.users) toTell.add(follower);
+      }
+      for (const follower of followers.values()) {
+        if (follower.told.size > 0 && refresh(follower)) toTell.add(follower);
+      }
+      trim();
+      prefetch();
+      wantMore();
+      tell(toTell);
+      changed();
+    },
+    putBundle(bundle) {
+      cache.apply({
+        snapshot: false,
+        entries: [],
+        removedEntryIds: [],
+        bundles: [bundle],
+        removedTrustDomains: [],
+        ...position,
+      });
+    },
+    putSvids(issued) {
+      const taken = new Set<string>();
+      for (const svid of issued) {
+        const entry = index.byId.get(svid.entryId);
+        if (entry === undefined || entry.spiffeId !== svid.id || !wanted.has(svid.entryId)) continue;
+        svids.set(svid.entryId, svid);
+        refusals.delete(svid.entryId);
+        taken.add(svid.entryId);
+      }
+      if (taken.size === 0) return;
+      tellOf(taken);
+      changed();
+    },
+    refuse(entryIds, fault) {
+      const fresh = new Set(entryIds.filter((id) => index.byId.has(id) && !refusals.has(id)));
+      for (const id of entryIds) if (index.byId.has(id)) refusals.set(id, fault);
+      if (fresh.size > 0) tellOf(fresh);
+    },
+    refusal: (entryId) => refusals.get(entryId),
+    svidFor: servable,
+    identities(selectors) {
+      const sorted = selectorSet(selectors);
+      return view(sorted, new Set(sorted), sorted.join('\n'));
+    },
+    expire() {
+      const gone: string[] = [];
+      let next = Number.POSITIVE_INFINITY;
+      for (const [id, at] of expiring) {
+        if (at <= now()) gone.push(id);
+        else next = Math.min(next, at);
+      }
+      if (gone.length > 0) {
+        cache.apply({
+          snapshot: false,
+          entries: [],
+          removedEntryIds: gone,
+          bundles: [],
+          removedTrustDomains: [],
+          ...position,
+        });
+      }
+      return next;
+    },
+    clear() {
+      cache.apply({
+        snapshot: true,
+        entries: [],
+        removedEntryIds: [],
+        bundles: [],
+        removedTrustDomains: [],
+        position: 0n,
+        logId: '',
+      });
+    },
+  };
+
+  function applyBundles(change: WorldChange): Set<TrustDomain> {
+    const domains = new Set<TrustDomain>();
+    for (const bundle of change.bundles) {
+      const held = bundles.get(bundle.trustDomain);
+      if (held !== undefined && sameBundle(held, bundle)) continue;
+      bundles.set(bundle.trustDomain, bundle);
+      domains.add(bundle.trustDomain);
+    }
+    const present = new Set(change.bundles.map((bundle) => bundle.trustDomain));
+    const gone = change.snapshot
+      ? [...bundles.keys()].filter((domain) => !present.has(domain))
+      : change.removedTrustDomains;
+    // The own bundle never goes: without it nothing could be trusted again.
+    for (const domain of gone) if (domain !== trustDomain && bundles.delete(domain)) domains.add(domain);
+    if (domains.has(trustDomain)) ownBundle.set(bundles.get(trustDomain)!);
+    return domains;
+  }
+
+  function tellOf(entryIds: ReadonlySet<string>): void {
+    const toTell = new Set<Follower>();
+    for (const set of sets.values()) {
+      if (!set.entries.some(({ id }) => entryIds.has(id))) continue;
+      set.memo.clear();
+      for (const follower of set.users) toTell.add(follower);
+    }
+    tell(toTell);
+  }
+
+  /** The follower of a selector set, brought to the present; made again when it was idle for too long. */
+  function followerOf(held: ReadonlySet<Selector>, key: string): Follower {
+    const there = followers.get(key);
+    if (there !== undefined) {
+      refresh(there);
+      return there;
+    }
+    const follower: Follower = { held, seen: version, set: entrySet(match(held)), told: new Set() };
+    followers.set(key, follower);
+    forgetIdle();
+    return follower;
+  }
+
+  function view(selectors: readonly Selector[], held: ReadonlySet<Selector>, key: string): Identities {
+    const current = (): EntrySet => followerOf(held, key).set;
+    return {
+      selectors,
+      get entries() {
+        return current().entries;
+      },
+      get federated() {
+        const domains = new Set(current().entries.flatMap((entry) => entry.federatesWith));
+        return [...domains].sort().flatMap((domain) => bundles.get(domain) ?? []);
+      },
+      memo<T>(name: string, make: () => { value: T; until: number }): T {
+        const { memo } = current();
+        const kept = memo.get(name);
+        if (kept !== undefined && kept.until > now()) return kept.value as T;
+        const made = make();
+        memo.set(name, made);
+        return made.value;
+      },
+      complete: () => current().entries.every((entry) => servable(entry) !== undefined || refusals.has(entry.id)),
+      follow(told) {
+        const follower = followerOf(held, key);
+        const isFirst = follower.told.size === 0;
+        const one = (): void => told();
+        follower.told.add(one);
+        if (isFirst) {
+          follower.set.users.add(follower);
+          const more = followEntries(follower.set);
+          trim();
+          if (more) wantMore();
+        }
+        return () => {
+          if (!follower.told.delete(one) || follower.told.size > 0) return;
+          follower.set.users.delete(follower);
+          unfollowEntries(follower.set);
+          trim();
+        };
+      },
+    };
+  }
+
+  if (options.world !== undefined) {
+    const { entries, bundles: kept, ...at } = options.world;
+    cache.apply({
+      snapshot: true,
+      entries: [...entries.values()],
+      removedEntryIds: [],
+      // What is trusted was written last beside the agent's own SVID.
+      bundles: [...kept.values()].filter(
+        (bundle) => bundle.trustDomain !== trustDomain || bundle.sequence > options.bundle.sequence,
+      ),
+      removedTrustDomains: [],
+      ...at,
+    });
+    cache.putSvids(options.svids ?? []);
+  }
+  return cache;
+}
+
+/** Whether two bundles hold the same authorities; a sequence that moved without a change is no change. */
+function sameBundle(one: Bundle, other: Bundle): boolean {
+  if (one === other) return true;
+  const keys = (a: Bundle['jwtAuthorities'], b: Bundle['jwtAuthorities']): boolean =>
+    a.length === b.length &&
+    a.every((key, at) => {
+      const peer = b[at]!;
+      return (
+        key.keyId === peer.keyId &&
+        key.tainted === peer.tainted &&
+        key.expiresAt === peer.expiresAt &&
+        key.publicKey.equals(peer.publicKey)
+      );
+    });
+  return (
+    one.refreshHint === other.refreshHint &&
+    one.x509Authorities.length === other.x509Authorities.length &&
+    one.x509Authorities.every((authority, at) => {
+      const peer = other.x509Authorities[at]!;
+      return authority.tainted === peer.tainted && authority.certificate.equals(peer.certificate);
+    }) &&
+    keys(one.jwtAuthorities, other.jwtAuthorities) &&
+    keys(one.witAuthorities, other.witAuthorities)
+  );
+}

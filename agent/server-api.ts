@@ -1,0 +1,264 @@
+/**
+ * The server's services as an agent calls them: messages in and out over one channel, values above it. Nothing here
+ * retries or remembers; a refusal arrives as the Fault that src/rpc made of it, its `reason` included.
+ */
+import { Fault, Status } from '../src/errors.ts';
+import type { Channel } from '../src/rpc/connect.ts';
+import type { Bundle } from '../src/spiffe/bundle.ts';
+import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
+import type { WireBundle } from '../src/wire/bundle.ts';
+import { type WireEntry, wholeNumber } from '../src/wire/entry.ts';
+import { idFromWire } from '../src/wire/id.ts';
+import { entryMask, readBundle } from './authorized.ts';
+
+const agentService = 'spire.api.server.agent.v1.Agent';
+const bundleService = 'spire.api.server.bundle.v1.Bundle';
+const entryService = 'spire.api.server.entry.v1.Entry';
+const svidService = 'spire.api.server.svid.v1.SVID';
+const syncService = 'mutual.server.v1.Sync';
+
+/** Milliseconds given to each call that is not a stream. */
+const callDeadline = 30_000;
+
+export interface Attested {
+  /** DER, leaf first. */
+  readonly chain: readonly Buffer[];
+  readonly reattestable: boolean;
+}
+
+/** A certificate as issued; `hint` and `expires_at` are not needed: the certificate says when it ends. */
+export interface Issued {
+  readonly id: SpiffeId;
+  /** DER, leaf first. */
+  readonly chain: readonly Buffer[];
+}
+
+export interface IssuedJwt {
+  readonly token: string;
+  readonly id: SpiffeId;
+  /** Unix milliseconds. */
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+}
+
+export interface EntryRevision {
+  readonly id: string;
+  readonly revision: number;
+  readonly createdAt: number;
+}
+
+/** One message of mutual.server.v1.Sync/Watch, its entries and bundles still as sent. */
+export interface WatchUpdate {
+  readonly position: bigint;
+  readonly logId: string;
+  readonly snapshot: boolean;
+  readonly complete: boolean;
+  readonly entries: readonly WireEntry[];
+  readonly removedEntryIds: readonly string[];
+  readonly bundles: readonly WireBundle[];
+  readonly removedTrustDomains: readonly string[];
+}
+
+export interface Position {
+  readonly position: bigint;
+  readonly logId: string;
+}
+
+export interface ServerApi {
+  /** Node attestation: `answer` is asked once for each challenge. */
+  attest(
+    data: { type: string; payload: Buffer },
+    csr: Buffer,
+    answer: (challenge: Buffer) => Buffer | Promise<Buffer>,
+    signal?: AbortSignal,
+  ): Promise<Attested>;
+  renew(csr: Buffer): Promise<readonly Buffer[]>;
+  postStatus(agentVersion: string): Promise<void>;
+  /** One conversation of SyncAuthorizedEntries; `choose` picks which of the listed revisions to fetch. */
+  syncEntries(
+    choose: (revisions: readonly EntryRevision[]) => readonly string[],
+    signal?: AbortSignal,
+  ): Promise<{ readonly entries: readonly WireEntry[]; readonly revisions: readonly EntryRevision[] | undefined }>;
+  authorizedEntries(): Promise<readonly WireEntry[]>;
+  bundle(trustDomain: TrustDomain): Promise<Bundle>;
+  /** Undefined when the server has none. */
+  federatedBundle(trustDomain: TrustDomain): Promise<Bundle | undefined>;
+  /** Results in order; an item that was refused is its Fault. */
+  newX509Svids(
+    params: readonly { entryId: string; csr: Buffer }[],
+    signal?: AbortSignal,
+  ): Promise<readonly (Issued | Fault)[]>;
+  newJwtSvid(entryId: string, audience: readonly string[]): Promise<IssuedJwt>;
+  /** The newest position of the server's change log. Throws `method/unimplemented` on a server without one. */
+  position(deadlineMs: number): Promise<Position>;
+  /** Opens the push stream from a position (0 and '' for everything). */
+  watch(
+    from: Position,
+    signal: AbortSignal,
+  ): { updates: AsyncIterable<WatchUpdate>; applied(position: bigint): Promise<void> };
+}
+
+/** The services over one channel. */
+export function serverApi(channel: Channel): ServerApi {
+  const unary = (
+    service: string,
+    method: string,
+    request: object,
+    deadlineMs = callDeadline,
+    signal?: AbortSignal,
+  ): Promise<any> =>
+    channel.unary(service, method, request, signal === undefined ? { deadlineMs } : { deadlineMs, signal });
+  return {
+    async attest(data, csr, answer, signal) {
+      const stream = channel.bidi(agentService, 'AttestAgent', {
+        deadlineMs: callDeadline,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      await stream.send({ params: { data, params: { csr } } });
+      for await (const message of stream.responses as AsyncIterable<any>) {
+        if (message.challenge !== undefined && message.challenge !== null && message.step === 'challenge') {
+          await stream.send({ challenge_response: await answer(message.challenge) });
+          continue;
+        }
+        if (message.result?.svid === undefined || message.result.svid === null) break;
+        stream.end();
+        return { chain: message.result.svid.cert_chain, reattestable: message.result.reattestable };
+      }
+      throw new Fault('peer/unavailable', 'the server ended node attestation without an SVID');
+    },
+    async renew(csr) {
+      const response = await unary(agentService, 'RenewAgent', { params: { csr } });
+      return response.svid?.cert_chain ?? [];
+    },
+    async postStatus(agentVersion) {
+      await unary(agentService, 'PostStatus', { agent_version: agentVersion });
+    },
+    syncEntries: (choose, signal) => syncEntries(channel, choose, signal),
+    async authorizedEntries() {
+      return (await unary(entryService, 'GetAuthorizedEntries', { output_mask: entryMask })).entries;
+    },
+    async bundle(trustDomain) {
+      return readBundle(await unary(bundleService, 'GetBundle', {}), trustDomain);
+    },
+    async federatedBundle(trustDomain) {
+      try {
+        return readBundle(await unary(bundleService, 'GetFederatedBundle', { trust_domain: trustDomain }), trustDomain);
+      } catch (error) {
+        if (error instanceof Fault && error.status === Status.NOT_FOUND) return undefined;
+        throw error;
+      }
+    },
+    async newX509Svids(params, signal) {
+      const request = { params: params.map(({ entryId, csr }) => ({ entry_id: entryId, csr })) };
+      const { results } = await unary(svidService, 'BatchNewX509SVID', request, callDeadline, signal);
+      return params.map(({ entryId }, index) => {
+        const result = results[index];
+        if (result?.svid === undefined || result.svid === null || (result.status?.code ?? 0) !== 0)
+          return refused(entryId, result?.status);
+        return { id: idFromWire(result.svid.id, 'SPIFFE ID of an issued SVID'), chain: result.svid.cert_chain };
+      });
+    },
+    async newJwtSvid(entryId, audience) {
+      const { svid } = await unary(svidService, 'NewJWTSVID', { entry_id: entryId, audience });
+      return {
+        token: svid?.token ?? '',
+        id: idFromWire(svid?.id, 'SPIFFE ID of an issued JWT-SVID'),
+        issuedAt: wholeNumber(svid?.issued_at, 'issued_at') * 1000,
+        expiresAt: wholeNumber(svid?.expires_at, 'expires_at') * 1000,
+      };
+    },
+    async position(deadlineMs) {
+      const response = await unary(syncService, 'Position', {}, deadlineMs);
+      return { position: BigInt(response.position), logId: response.log_id };
+    },
+    watch(from, signal) {
+      const stream = channel.bidi(syncService, 'Watch', { signal });
+      const started = stream.send({ start: { position: from.position.toString(), log_id: from.logId } });
+      return {
+        updates: watchUpdates(stream.responses as AsyncIterable<any>, started),
+        applied: (position) => stream.send({ applied: { position: position.toString() } }),
+      };
+    },
+  };
+}
+
+async function* watchUpdates(messages: AsyncIterable<any>, started: Promise<void>): AsyncGenerator<WatchUpdate> {
+  // A send that fails ends the stream too, and the stream says why.
+  started.catch(() => {});
+  for await (const message of messages) {
+    yield {
+      position: BigInt(message.position),
+      logId: message.log_id,
+      snapshot: message.snapshot,
+      complete: message.complete,
+      entries: message.entries,
+      removedEntryIds: message.removed_entry_ids,
+      bundles: message.bundles,
+      removedTrustDomains: message.removed_trust_domains,
+    };
+  }
+}
+
+/**
+ * SyncAuthorizedEntries: a first answer without revisions is the whole list; otherwise pages of revisions, after which
+ * the wanted ids are asked for in requests no longer than the first page, each answered in full.
+ */
+async function syncEntries(
+  channel: Channel,
+  choose: (revisions: readonly EntryRevision[]) => readonly string[],
+  signal?: AbortSignal,
+): ReturnType<ServerApi['syncEntries']> {
+  const stream = channel.bidi(entryService, 'SyncAuthorizedEntries', {
+    deadlineMs: callDeadline,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const messages = (stream.responses as AsyncIterable<any>)[Symbol.asyncIterator]();
+  const next = async (): Promise<any> => {
+    const { value, done } = await messages.next();
+    if (done) throw new Fault('peer/unavailable', 'the server ended the synchronisation of entries half way');
+    return value;
+  };
+  await stream.send({ output_mask: entryMask });
+  let message = await next();
+  if (message.entry_revisions.length === 0) {
+    stream.end();
+    return { entries: message.entries, revisions: undefined };
+  }
+  const pageSize: number = message.entry_revisions.length;
+  const revisions: EntryRevision[] = [];
+  for (;;) {
+    if (message.entries.length > 0)
+      throw new Fault('peer/unavailable', 'the server mixed entries and revisions in one message');
+    for (const revision of message.entry_revisions) {
+      revisions.push({
+        id: revision.id,
+        revision: wholeNumber(revision.revision_number, 'revision_number'),
+        createdAt: wholeNumber(revision.created_at, 'created_at'),
+      });
+    }
+    if (!message.more) break;
+    message = await next();
+  }
+  const wanted = [...choose(revisions)].sort();
+  const entries: WireEntry[] = [];
+  for (let start = 0; start < wanted.length; start += pageSize) {
+    await stream.send({ ids: wanted.slice(start, start + pageSize) });
+    for (;;) {
+      message = await next();
+      if (message.entry_revisions.length > 0)
+        throw new Fault('peer/unavailable', 'the server mixed entries and revisions in one phase');
+      entries.push(...message.entries);
+      if (!message.more) break;
+    }
+  }
+  stream.end();
+  return { entries, revisions };
+}
+
+function refused(entryId: string, status: { code: number; message: string } | null | undefined): Fault {
+  const missing = status?.code === Status.NOT_FOUND;
+  return new Fault(
+    missing ? 'thing/missing' : 'peer/unavailable',
+    status?.message || `no SVID was issued for entry ${entryId}`,
+  );
+}

@@ -1,0 +1,285 @@
+/**
+ * Keeping up with the server. A server with a change log pushes (watch.ts); one without is asked every few seconds
+ * (SyncAuthorizedEntries, or GetAuthorizedEntries where that is all there is, then the bundles). Whoever needs to be sure
+ * that the agent is not behind calls `catchUp`.
+ */
+import { Fault, Status } from '../src/errors.ts';
+import type { Log } from '../src/log.ts';
+import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
+import { type Clock, sleep } from '../src/run/clock.ts';
+import type { Random } from '../src/run/random.ts';
+import type { Bundle } from '../src/spiffe/bundle.ts';
+import type { TrustDomain } from '../src/spiffe/id.ts';
+import type { WireEntry } from '../src/wire/entry.ts';
+import { type AuthorizedEntry, caps, readEntry, sameRevision, tooMany } from './authorized.ts';
+import type { Cache, WorldChange } from './cache.ts';
+import type { ServerLink } from './link.ts';
+import type { EntryRevision, ServerApi } from './server-api.ts';
+import { watchOnce } from './watch.ts';
+
+export interface SyncStatus {
+  readonly mode: 'push' | 'poll';
+  /** Unix milliseconds of the last moment at which the agent was known to be up to date; 0 for never. */
+  readonly lastSuccess: number;
+  /** Why the server cannot be reached now. */
+  readonly outage: Fault | undefined;
+}
+
+export interface Sync {
+  status(): SyncStatus;
+  /** Resolves when the world is known for the first time; rejects when that was refused for good. */
+  readonly first: Promise<void>;
+  /** Resolves when everything the server knew at the call is applied, after `ms` at the latest, or when it cannot be known. */
+  catchUp(ms: number): Promise<void>;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export interface SyncPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly link: ServerLink;
+  readonly cache: Cache;
+  /** Milliseconds between polls. */
+  readonly interval: number;
+}
+
+/** Federated bundles asked for at once. */
+const bundlesAtOnce = 10;
+/** Reconnecting to a server that pushes. */
+const pushBackoff: Backoff = { first: 250, most: 30_000, factor: 2 };
+/** The least between two questions, milliseconds, however many processes without an identity ask. */
+const spacing = 500;
+/** Milliseconds after which a server that could only be polled is asked again whether it pushes. */
+const askAgain = 10 * 60_000;
+
+export function makeSync(ports: SyncPorts): Sync {
+  const { clock, random, log, link, cache, interval } = ports;
+  const first = Promise.withResolvers<void>();
+  first.promise.catch(() => {});
+  let mode: SyncStatus['mode'] = 'push';
+  let lastSuccess = 0;
+  let outage: Fault | undefined;
+  let polls = 0;
+  let failures = 0;
+  let poked = false;
+  let wake = (): void => {
+    poked = true;
+  };
+  const applied = new Set<() => void>();
+
+  const upToDate = (): void => {
+    lastSuccess = clock.now();
+    outage = undefined;
+    failures = 0;
+    first.resolve();
+    for (const told of [...applied]) told();
+  };
+  const apply = (change: WorldChange): void => {
+    cache.apply(change);
+    upToDate();
+  };
+
+  /** What `asked` gives, or undefined when that takes longer than `ms`. */
+  const before = async <T>(ms: number, asked: Promise<T>): Promise<T | undefined> => {
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const cancel = clock.after(ms, () => resolve(undefined));
+    return Promise.race([asked, promise]).finally(cancel);
+  };
+
+  /** Resolves when `done` says so after some application, or after `ms`. */
+  const until = (done: () => boolean, ms: number): Promise<void> => {
+    if (done() || ms <= 0) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const cancel = clock.after(ms, resolve);
+    const check = (): void => {
+      if (done()) resolve();
+    };
+    applied.add(check);
+    return promise.finally(() => {
+      applied.delete(check);
+      cancel();
+    });
+  };
+
+  /** Waits `ms`, or less when somebody needs to know sooner; never less than `spacing`. */
+  const pause = async (ms: number, signal: AbortSignal): Promise<void> => {
+    const woken = new AbortController();
+    const started = clock.now();
+    wake = () => woken.abort(new Error('woken'));
+    try {
+      if (!poked) await sleep(clock, ms, AbortSignal.any([signal, woken.signal]));
+    } catch (error) {
+      if (signal.aborted) throw error;
+    } finally {
+      wake = () => {
+        poked = true;
+      };
+      poked = false;
+    }
+    await sleep(clock, Math.min(spacing, ms) - (clock.now() - started), signal);
+  };
+  link.onRenewed(() => wake());
+
+  const poll = async (signal: AbortSignal): Promise<void> => {
+    apply(await link.call((api) => readWorld(api, cache, log, signal)));
+    polls++;
+  };
+  const failed = (error: unknown): void => {
+    outage = error instanceof Fault ? error : new Fault('system/failed', 'synchronisation failed', { cause: error });
+  };
+
+  // The newest position is asked for once for all who ask meanwhile; whoever comes during a question needs the next one.
+  let asked: Promise<bigint | undefined> | undefined;
+  let askedNext: Promise<bigint | undefined> | undefined;
+  const newest = (): Promise<bigint | undefined> => {
+    const ask = (): Promise<bigint | undefined> =>
+      link
+        .call((api) => api.position(1_000))
+        .then(
+          ({ position, logId }) => (logId === cache.position.logId ? position : undefined),
+          () => undefined,
+        );
+    if (asked === undefined) {
+      asked = ask().finally(() => {
+        asked = undefined;
+      });
+      return asked;
+    }
+    askedNext ??= asked.then(() => {
+      askedNext = undefined;
+      return newest();
+    });
+    return askedNext;
+  };
+
+  const catchUp = async (ms: number): Promise<void> => {
+    const deadline = clock.now() + ms;
+    if (mode === 'poll') {
+      // The poll under way may have read the server before the change that is looked for.
+      const wanted = polls + (polling ? 2 : 1);
+      wake();
+      return until(() => polls >= wanted, ms);
+    }
+    const position = await before(ms, newest());
+    if (position === undefined) return;
+    if (outage !== undefined) wake();
+    await until(() => cache.position.position >= position, deadline - clock.now());
+  };
+
+  let polling = false;
+  const pollFor = async (duration: number, signal: AbortSignal): Promise<void> => {
+    const end = clock.now() + duration;
+    failures = 0;
+    while (clock.now() < end) {
+      try {
+        polling = true;
+        await poll(signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        failures++;
+        failed(error);
+        log.warn({ err: error, failures }, 'entries not synchronised');
+      } finally {
+        polling = false;
+      }
+      const most = cache.svids.size === 0 ? Math.min(interval, 5_000) : Math.min(48 * interval, 8 * 60_000);
+      const delay = backoffDelay(
+        { first: interval, most: Math.max(most, interval), factor: 1.5 },
+        failures,
+        random.unit(),
+      );
+      await pause(delay, signal);
+    }
+  };
+
+  return {
+    status: () => ({ mode, lastSuccess, outage }),
+    first: first.promise,
+    catchUp,
+    async run(signal) {
+      for (;;) {
+        try {
+          mode = 'push';
+          await watchOnce({ clock, random, log, link, cache, apply, upToDate, signal });
+        } catch (error) {
+          signal.throwIfAborted();
+          if (error instanceof Fault && error.status === Status.UNIMPLEMENTED) {
+            mode = 'poll';
+            log.info({ interval }, 'server does not push, polling');
+            await pollFor(askAgain, signal);
+            continue;
+          }
+          failures++;
+          failed(error);
+          log.warn({ err: error, failures }, 'stream of changes ended');
+          await pause(backoffDelay(pushBackoff, failures, random.unit()), signal);
+        }
+      }
+    },
+  };
+}
+
+/** Reads the whole world by asking: entries that changed, then every bundle they need. */
+async function readWorld(api: ServerApi, cache: Cache, log: Log, signal: AbortSignal): Promise<WorldChange> {
+  const entries = await readEntries(api, cache, log, signal);
+  const own = await api.bundle(cache.trustDomain);
+  const wanted = [...new Set(entries.flatMap((entry) => entry.federatesWith))];
+  if (wanted.length > caps.bundles) throw tooMany('federated trust domains', wanted.length, caps.bundles);
+  const federated: Bundle[] = [];
+  for (let start = 0; start < wanted.length; start += bundlesAtOnce) {
+    const found = await Promise.all(
+      wanted.slice(start, start + bundlesAtOnce).map((domain) => api.federatedBundle(domain)),
+    );
+    federated.push(...found.filter((bundle) => bundle !== undefined));
+  }
+  return {
+    snapshot: true,
+    entries,
+    removedEntryIds: [],
+    bundles: [own, ...federated],
+    removedTrustDomains: [],
+    position: 0n,
+    logId: '',
+  };
+}
+
+async function readEntries(api: ServerApi, cache: Cache, log: Log, signal: AbortSignal): Promise<AuthorizedEntry[]> {
+  const { entries, revisions } = await askEntries(api, cache, signal);
+  const changed = takeEntries(entries, cache.trustDomain, log);
+  if (revisions === undefined) return changed;
+  if (revisions.length > caps.entries) throw tooMany('entries', revisions.length, caps.entries);
+  const fresh = new Map(changed.map((entry) => [entry.id, entry]));
+  // An id with neither went away between the two questions, or its entry could not be read.
+  return revisions.flatMap((revision) => fresh.get(revision.id) ?? heldAs(revision, cache) ?? []);
+}
+
+function heldAs(revision: EntryRevision, cache: Cache): AuthorizedEntry | undefined {
+  const held = cache.entries.get(revision.id);
+  return held !== undefined && sameRevision(held, revision) ? held : undefined;
+}
+
+async function askEntries(api: ServerApi, cache: Cache, signal: AbortSignal): ReturnType<ServerApi['syncEntries']> {
+  try {
+    return await api.syncEntries(
+      (revisions) => revisions.filter((revision) => heldAs(revision, cache) === undefined).map(({ id }) => id),
+      signal,
+    );
+  } catch (error) {
+    if (!(error instanceof Fault) || error.status !== Status.UNIMPLEMENTED) throw error;
+    return { entries: await api.authorizedEntries(), revisions: undefined };
+  }
+}
+
+/** Reads entries; one that cannot be read is left out and logged, so that it does not take the others with it. */
+export function takeEntries(wire: readonly WireEntry[], trustDomain: TrustDomain, log: Log): AuthorizedEntry[] {
+  if (wire.length > caps.entries) throw tooMany('entries', wire.length, caps.entries);
+  return wire.flatMap((entry) => {
+    try {
+      return readEntry(entry, trustDomain);
+    } catch (error) {
+      log.warn({ entry: entry.id, err: error }, 'entry refused');
+      return [];
+    }
+  });
+}

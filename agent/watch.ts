@@ -1,0 +1,153 @@
+/**
+ * mutual.server.v1.Sync/Watch: the server's changes as they happen. A group of messages is gathered until it is complete
+ * and applied whole, so that no reader ever sees half a change; then its position is acknowledged. A stream that stopped
+ * without ending (a dead peer behind a living network) is found out by asking for the position now and then.
+ */
+import { Fault } from '../src/errors.ts';
+import type { Log } from '../src/log.ts';
+import { type Clock, sleep } from '../src/run/clock.ts';
+import type { Random } from '../src/run/random.ts';
+import { parseTrustDomain } from '../src/spiffe/id.ts';
+import { caps, readBundle, tooMany } from './authorized.ts';
+import type { Cache, WorldChange } from './cache.ts';
+import type { ServerLink } from './link.ts';
+import type { WatchUpdate } from './server-api.ts';
+import { takeEntries } from './sync.ts';
+
+export interface WatchPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly link: ServerLink;
+  readonly cache: Cache;
+  /** Takes a complete group. */
+  apply(change: WorldChange): void;
+  /** The agent is known to be up to date, though nothing changed. */
+  upToDate(): void;
+  readonly signal: AbortSignal;
+}
+
+/** Milliseconds between two questions for the position, ±10 %. */
+const checkEvery = 60_000;
+/** Milliseconds for a change that the server has to arrive. */
+const arrival = 10_000;
+
+/** Follows the server until the stream ends: returns when the agent has a new connection, throws otherwise. */
+export async function watchOnce(ports: WatchPorts): Promise<void> {
+  const { link, cache } = ports;
+  const stop = new AbortController();
+  const moved = new Error('the connection was replaced');
+  const unlisten = link.onRenewed(() => stop.abort(moved));
+  const signal = AbortSignal.any([ports.signal, stop.signal]);
+  const check = checkPosition(ports, signal, (fault) => stop.abort(fault));
+  try {
+    await link.call(async (api) => {
+      const from = cache.position.logId === '' ? { position: 0n, logId: '' } : cache.position;
+      const { updates, applied } = api.watch(from, signal);
+      let group: Group | undefined;
+      for await (const update of updates) {
+        group = gather(group, update, ports);
+        if (!update.complete) continue;
+        ports.apply(finish(group, update));
+        group = undefined;
+        // An acknowledgement that cannot be sent is followed by the end of the stream, which says why.
+        applied(update.position).catch(() => {});
+      }
+      throw new Fault('peer/unavailable', 'the server ended the stream of changes');
+    });
+  } catch (error) {
+    if (stop.signal.aborted && !ports.signal.aborted) {
+      if (stop.signal.reason === moved) return;
+      throw stop.signal.reason;
+    }
+    throw error;
+  } finally {
+    unlisten();
+    stop.abort(moved);
+    await check;
+  }
+}
+
+/** Messages of one group so far. Later ones win where they name the same thing. */
+interface Group {
+  readonly snapshot: boolean;
+  readonly entries: Map<string, WorldChange['entries'][number]>;
+  readonly removedEntries: Set<string>;
+  readonly bundles: Map<string, WorldChange['bundles'][number]>;
+  readonly removedDomains: Set<string>;
+}
+
+function gather(before: Group | undefined, update: WatchUpdate, { cache, log }: WatchPorts): Group {
+  if (before !== undefined && before.snapshot !== update.snapshot) {
+    throw new Fault('peer/unavailable', 'the server mixed a snapshot and changes in one group');
+  }
+  const group = before ?? {
+    snapshot: update.snapshot,
+    entries: new Map(),
+    removedEntries: new Set(),
+    bundles: new Map(),
+    removedDomains: new Set(),
+  };
+  for (const id of update.removedEntryIds) {
+    group.entries.delete(id);
+    group.removedEntries.add(id);
+  }
+  for (const entry of takeEntries(update.entries, cache.trustDomain, log)) {
+    group.entries.set(entry.id, entry);
+    group.removedEntries.delete(entry.id);
+  }
+  for (const domain of update.removedTrustDomains) {
+    group.bundles.delete(domain);
+    group.removedDomains.add(domain);
+  }
+  for (const wire of update.bundles) {
+    const bundle = readBundle(wire);
+    group.bundles.set(bundle.trustDomain, bundle);
+    group.removedDomains.delete(bundle.trustDomain);
+  }
+  if (group.entries.size > caps.entries) throw tooMany('entries', group.entries.size, caps.entries);
+  if (group.bundles.size > caps.bundles) throw tooMany('bundles', group.bundles.size, caps.bundles);
+  return group;
+}
+
+const finish = (group: Group, { position, logId }: WatchUpdate): WorldChange => ({
+  snapshot: group.snapshot,
+  entries: [...group.entries.values()],
+  removedEntryIds: [...group.removedEntries],
+  bundles: [...group.bundles.values()],
+  removedTrustDomains: [...group.removedDomains].map(parseTrustDomain),
+  position,
+  logId,
+});
+
+/** Asks for the server's position now and then; `fail` is called when no answer comes, or a change that should have come. */
+async function checkPosition(ports: WatchPorts, signal: AbortSignal, fail: (fault: Fault) => void): Promise<void> {
+  const { clock, random, link, cache, upToDate } = ports;
+  try {
+    // A stream that goes on from a position may be silent for long: ask at once whether that is right.
+    for (let first = cache.position.logId !== ''; ; first = false) {
+      if (!first) await sleep(clock, checkEvery * (0.9 + 0.2 * random.unit()), signal);
+      const { position, logId } = await link.call((api) => api.position(arrival));
+      if (signal.aborted) return;
+      if (logId !== cache.position.logId || position > cache.position.position) {
+        await sleep(clock, arrival, signal);
+        if (logId !== cache.position.logId || position > cache.position.position) {
+          return fail(
+            new Fault(
+              'peer/unavailable',
+              `the server is at change ${position}, its stream stopped at ${cache.position.position}`,
+            ),
+          );
+        }
+      }
+      upToDate();
+    }
+  } catch (error) {
+    if (!signal.aborted)
+      fail(
+        error instanceof Fault
+          ? error
+          : new Fault('system/failed', 'the position could not be asked for', { cause: error }),
+      );
+  }
+}

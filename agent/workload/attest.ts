@@ -1,0 +1,110 @@
+/**
+ * Who is calling: every method at once about one process, and then the question whether it is still that process. Only if
+ * so does anything count; a pid that was given to another meanwhile gets nothing. A connection is attested once and again
+ * only when the process's fingerprint has changed.
+ */
+import { Fault } from '../../src/errors.ts';
+import type { Log } from '../../src/log.ts';
+import type { UnixPeer } from '../../src/rpc/unix-peer.ts';
+import type { Clock } from '../../src/run/clock.ts';
+import { type Selector, selectorSet } from '../../src/spiffe/selector.ts';
+import type { WorkloadMethod } from './methods.ts';
+
+/** Sorted, without doubles. */
+export type Attested = readonly Selector[];
+
+export interface WorkloadAttestor {
+  /**
+   * The selectors of the process at the other end; the same array while nothing changed.
+   * Throws `caller/denied` when the process is gone, `peer/unavailable` when no method could tell anything.
+   */
+  attest(peer: UnixPeer): Attested | Promise<Attested>;
+}
+
+export function workloadAttestor(
+  methods: readonly WorkloadMethod[],
+  ports: { clock: Clock; log: Log },
+): WorkloadAttestor {
+  const known = new WeakMap<UnixPeer, { fingerprint: string; selectors: Attested }>();
+  const underWay = new WeakMap<UnixPeer, Promise<Attested>>();
+
+  const fingerprintOf = (pid: number): string => methods.map((method) => method.fingerprint(pid)).join('\n');
+
+  const anew = async (peer: UnixPeer): Promise<Attested> => {
+    // A process may change while it is looked at (it may become another user): then what was found is a mixture.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const before = reading(peer, fingerprintOf);
+      const found = await askAll(peer.pid);
+      if (!peer.alive()) throw gone();
+      if (reading(peer, fingerprintOf) !== before) continue;
+      const selectors = selectorSet(found);
+      known.set(peer, { fingerprint: before, selectors });
+      return selectors;
+    }
+    throw new Fault('peer/unavailable', 'the calling process keeps changing who it is', {
+      hint: 'Connect once it has settled.',
+    });
+  };
+
+  const askAll = async (pid: number): Promise<Selector[]> => {
+    const answers = await Promise.allSettled(methods.map((method) => within(ports.clock, method, pid)));
+    const found: Selector[] = [];
+    let answered = false;
+    answers.forEach((answer, index) => {
+      if (answer.status === 'fulfilled') {
+        answered = true;
+        found.push(...answer.value);
+      } else {
+        ports.log.warn({ method: methods[index]!.name, pid, err: answer.reason }, 'workload attestation failed');
+      }
+    });
+    if (!answered)
+      throw new Fault('peer/unavailable', 'the agent could not find out what the calling process is', {
+        hint: 'Its log says why.',
+      });
+    return found;
+  };
+
+  return {
+    attest(peer) {
+      if (!peer.alive() || peer.pid === 0) throw gone();
+      const before = known.get(peer);
+      if (before !== undefined && reading(peer, fingerprintOf) === before.fingerprint && peer.alive())
+        return before.selectors;
+      const already = underWay.get(peer);
+      if (already !== undefined) return already;
+      const work = anew(peer).finally(() => underWay.delete(peer));
+      underWay.set(peer, work);
+      return work;
+    },
+  };
+}
+
+/** One method's answer, or the failure to give it in time. */
+async function within(clock: Clock, method: WorkloadMethod, pid: number): Promise<readonly Selector[]> {
+  const controller = new AbortController();
+  const late = new Fault('peer/unavailable', `${method.name} gave no answer within ${method.deadline} ms`);
+  const { promise: tooLate, reject } = Promise.withResolvers<never>();
+  tooLate.catch(() => {});
+  const cancel = clock.after(method.deadline, () => {
+    controller.abort(late);
+    reject(late);
+  });
+  try {
+    return await Promise.race([method.attest(pid, controller.signal), tooLate]);
+  } finally {
+    cancel();
+  }
+}
+
+/** A fingerprint; a process that is gone has none. */
+function reading(peer: UnixPeer, fingerprintOf: (pid: number) => string): string {
+  try {
+    return fingerprintOf(peer.pid);
+  } catch (error) {
+    if (!peer.alive()) throw gone();
+    throw error;
+  }
+}
+
+const gone = (): Fault => new Fault('caller/denied', 'no identity issued: the process that connected is gone');

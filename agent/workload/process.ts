@@ -1,0 +1,67 @@
+/** What /proc says of a process. It says so for whoever has the pid at the moment: the caller checks that it is still the same. */
+import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { Fault, quote } from '../../src/errors.ts';
+
+/** Who a process acts as: the effective ids, and its supplementary groups. */
+export interface ProcessIds {
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
+/** The lines of /proc/<pid>/status that say who the process is, as they stand. Throws `thing/missing`. */
+export function identityLines(pid: number): string {
+  let status: string;
+  try {
+    status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  } catch (error) {
+    throw new Fault('thing/missing', `process ${pid} is gone`, { cause: error });
+  }
+  // The name comes first and is the process's own to choose; newlines in it are escaped, so a line start is ours.
+  const from = status.indexOf('\nUid:');
+  const groups = status.indexOf('\nGroups:', from);
+  const to = status.indexOf('\n', groups + 1);
+  if (from < 0 || groups < 0 || to < 0) throw new Fault('system/failed', `the status of process ${pid} cannot be read`);
+  return status.slice(from + 1, to);
+}
+
+/** Reads the ids out of such lines: `Uid:` and `Gid:` hold real, effective, saved and file system id. */
+export function readIds(lines: string): ProcessIds {
+  const numbers = (name: string): number[] => {
+    const line = lines.split('\n').find((one) => one.startsWith(`${name}:`));
+    const values = (line ?? '')
+      .slice(name.length + 1)
+      .trim()
+      .split(/\s+/)
+      .filter((text) => text !== '')
+      .map(Number);
+    if (line === undefined || values.some((value) => !Number.isSafeInteger(value) || value < 0)) {
+      throw new Fault('system/failed', `the ${name} line of a process cannot be read: ${quote(line)}`);
+    }
+    return values;
+  };
+  const uid = numbers('Uid')[1];
+  const gid = numbers('Gid')[1];
+  if (uid === undefined || gid === undefined)
+    throw new Fault('system/failed', 'a process has no effective user or group');
+  return { uid, gid, groups: numbers('Groups') };
+}
+
+/** Which file a process runs, so that another one shows; the same for every file that may not be looked at. */
+export function executableMark(pid: number): string {
+  try {
+    const { dev, ino, size, mtimeMs } = statSync(`/proc/${pid}/exe`);
+    return `${dev}:${ino}:${size}:${mtimeMs}`;
+  } catch {
+    return 'unreadable';
+  }
+}
+
+/** The path of the program, as the process sees it. Throws `thing/missing`. */
+export function executablePath(pid: number): string {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`);
+  } catch (error) {
+    throw new Fault('thing/missing', `the program of process ${pid} cannot be read`, { cause: error });
+  }
+}
