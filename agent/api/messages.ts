@@ -76,16 +76,15 @@ export function jwtBundles(cache: Cache, identities: Identities): Encoded {
 /** JWTSVIDResponse. Each token is encoded when it first leaves. */
 export function jwtSvids(found: readonly { readonly svid: JwtSvid; readonly hint: string }[]): Encoded {
   const parts = found.map(({ svid, hint }) => {
-    let byHint = encodedTokens.get(svid);
-    if (byHint === undefined) encodedTokens.set(svid, (byHint = new Map()));
-    let part = byHint.get(hint);
-    if (part === undefined)
-      byHint.set(hint, (part = encodeJwtSvids({ svids: [{ spiffe_id: svid.id, svid: svid.token, hint }] })));
+    const kept = encodedTokens.get(svid);
+    if (kept?.hint === hint) return kept.part;
+    const part = encodeJwtSvids({ svids: [{ spiffe_id: svid.id, svid: svid.token, hint }] });
+    encodedTokens.set(svid, { hint, part });
     return part;
   });
   return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
 }
-const encodedTokens = new WeakMap<JwtSvid, Map<string, Buffer>>();
+const encodedTokens = new WeakMap<JwtSvid, { readonly hint: string; readonly part: Buffer }>();
 
 /** The hint each entry is sent with; entries come oldest first. */
 export function hintsOf(entries: readonly AuthorizedEntry[]): ReadonlyMap<string, string> {
