@@ -178,7 +178,8 @@ function wholeNumber(value: Json | undefined, trustDomain: TrustDomain, name: st
 }
 
 function publicJwk(spki: Buffer): JsonWebKey {
-  return publicKeyOf(spki).export({ format: 'jwk' });
+  const { kty, ...numbers } = publicKeyOf(spki).export({ format: 'jwk' });
+  return kty === 'EC' ? { kty, crv: numbers.crv, x: numbers.x, y: numbers.y } : { kty, n: numbers.n, e: numbers.e };
 }
 
 function refused(trustDomain: TrustDomain, why: string, cause?: unknown): Fault {

@@ -47,7 +47,10 @@ export function checkEntry(draft: EntryDraft, trustDomain: TrustDomain): EntryDr
     });
   }
   if (!isMemberOf(draft.parentId, trustDomain)) {
-    throw new Fault('input/invalid', `parent ID ${quote(draft.parentId)} is not a member of trust domain ${quote(trustDomain)}`);
+    throw new Fault(
+      'input/invalid',
+      `parent ID ${quote(draft.parentId)} is not a member of trust domain ${quote(trustDomain)}`,
+    );
   }
   if (pathOf(draft.parentId) === '') {
     throw new Fault('input/invalid', `parent ID ${quote(draft.parentId)} has an empty path`, {
@@ -69,7 +72,10 @@ export function checkEntry(draft: EntryDraft, trustDomain: TrustDomain): EntryDr
     ['expiry', draft.expiresAt],
   ] as const) {
     if (!Number.isSafeInteger(value) || value < 0) {
-      throw new Fault('input/invalid', `${what} ${quote(value)} is not valid: expected 0 or a positive number of seconds`);
+      throw new Fault(
+        'input/invalid',
+        `${what} ${quote(value)} is not valid: expected 0 or a positive number of seconds`,
+      );
     }
   }
   for (const name of draft.dnsNames) checkDnsName(name);
