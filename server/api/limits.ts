@@ -40,7 +40,7 @@ export function rateLimiter(rates: Rates, clock: Clock): Limiter {
     // A full bucket holds one second's worth: whoever pushes `full` further than that waits for the difference.
     const wait = full - now - 1000;
     const patience = Math.min(call.deadline === undefined ? longestWait : call.deadline - now, longestWait);
-    if (wait > patience) {
+    if (wait > 0 && wait > patience) {
       throw new Fault(
         'limit/exceeded',
         `too many calls: the next one of this kind is possible in ${Math.ceil(wait)} ms`,
