@@ -12,9 +12,11 @@ interface Row {
 }
 
 const one = statement<{ td: string }, Row>((db, slot) =>
-  db.selectFrom('bundles').selectAll().where('trust_domain', '=', slot('td')),
+  db.selectFrom('bundles').select(['trust_domain', 'sequence', 'body']).where('trust_domain', '=', slot('td')),
 );
-const all = statement<Record<string, never>, Row>((db) => db.selectFrom('bundles').selectAll().orderBy('trust_domain'));
+const all = statement<Record<string, never>, Row>((db) =>
+  db.selectFrom('bundles').select(['trust_domain', 'sequence', 'body']).orderBy('trust_domain'),
+);
 const replace = statement<{ td: string; sequence: string; body: string }, unknown>((db, slot) =>
   db
     .updateTable('bundles')

@@ -5,7 +5,7 @@ import type { EntryDraft, EntryPatch } from '../../src/spiffe/entry.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { selectorSet } from '../../src/spiffe/selector.ts';
 import { unknownBundle } from './bundles.ts';
-import type { EntryRow } from './schema.ts';
+import { type EntryRow, entryColumns } from './schema.ts';
 import { insert, listStatement, type Session, statement } from './statement.ts';
 import type { Created, Entries, Stamp, StoredEntry } from './store.ts';
 import type { Transaction } from './transaction.ts';
@@ -13,16 +13,16 @@ import type { Transaction } from './transaction.ts';
 type Updated = Awaited<ReturnType<Entries['update']>>[number];
 
 const byKinship = listStatement<number, EntryRow>((db, values) =>
-  db.selectFrom('entries').selectAll().where('kinship', 'in', values).orderBy('seq'),
+  db.selectFrom('entries').select(entryColumns).where('kinship', 'in', values).orderBy('seq'),
 );
 const idsTaken = listStatement<string, { id: string }>((db, values) =>
   db.selectFrom('entries').select('id').where('id', 'in', values),
 );
 const byId = statement<{ id: string }, EntryRow>((db, slot) =>
-  db.selectFrom('entries').selectAll().where('id', '=', slot('id')),
+  db.selectFrom('entries').select(entryColumns).where('id', '=', slot('id')),
 );
 const page = statement<{ after: number; limit: number }, EntryRow>((db, slot) =>
-  db.selectFrom('entries').selectAll().where('seq', '>', slot('after')).orderBy('seq').limit(slot('limit')),
+  db.selectFrom('entries').select(entryColumns).where('seq', '>', slot('after')).orderBy('seq').limit(slot('limit')),
 );
 const replace = statement<{ [K in keyof EntryRow]: EntryRow[K] }, unknown>((db, slot) =>
   db
@@ -53,7 +53,7 @@ const remove = statement<{ seq: number }, unknown>((db, slot) =>
 const childrenOf = statement<{ parent: string; first: number; last: number }, EntryRow>((db, slot) =>
   db
     .selectFrom('entries')
-    .selectAll()
+    .select(entryColumns)
     .where('kinship', '>=', slot('first'))
     .where('kinship', '<=', slot('last'))
     .where('parent_id', '=', slot('parent'))
@@ -63,7 +63,7 @@ const childrenOf = statement<{ parent: string; first: number; last: number }, En
 const federating = statement<{ pattern: string }, EntryRow>((db, slot) =>
   db
     .selectFrom('entries')
-    .selectAll()
+    .select(entryColumns)
     .where(sql<boolean>`federates_with <> '[]'`)
     .where(sql<boolean>`federates_with like ${slot('pattern')} escape '!'`)
     .orderBy('seq'),
@@ -71,7 +71,7 @@ const federating = statement<{ pattern: string }, EntryRow>((db, slot) =>
 const expired = statement<{ now: number; limit: number }, EntryRow>((db, slot) =>
   db
     .selectFrom('entries')
-    .selectAll()
+    .select(entryColumns)
     .where(sql<boolean>`expires_at > 0`)
     .where('expires_at', '<', slot('now'))
     .orderBy('expires_at')

@@ -9,11 +9,13 @@ import type { Transaction } from './transaction.ts';
 
 type Row = Tables['federation'];
 
+const columns = ['trust_domain', 'bundle_endpoint_url', 'profile', 'endpoint_spiffe_id'] as const;
+
 const one = statement<{ td: string }, Row>((db, slot) =>
-  db.selectFrom('federation').selectAll().where('trust_domain', '=', slot('td')),
+  db.selectFrom('federation').select(columns).where('trust_domain', '=', slot('td')),
 );
 const all = statement<Record<string, never>, Row>((db) =>
-  db.selectFrom('federation').selectAll().orderBy('trust_domain'),
+  db.selectFrom('federation').select(columns).orderBy('trust_domain'),
 );
 const replace = statement<{ [K in keyof Row]: Row[K] }, unknown>((db, slot) =>
   db

@@ -16,7 +16,12 @@ const head = statement<Record<string, never>, { log_id: string; position: number
   db.selectFrom('log_head').select(['log_id', 'position', 'oldest']).where('one', '=', 1),
 );
 const page = statement<{ after: number; limit: number }, Tables['changes']>((db, slot) =>
-  db.selectFrom('changes').selectAll().where('position', '>', slot('after')).orderBy('position').limit(slot('limit')),
+  db
+    .selectFrom('changes')
+    .select(['position', 'kind', 'subject', 'value', 'before_spiffe_id', 'before_parent_id'])
+    .where('position', '>', slot('after'))
+    .orderBy('position')
+    .limit(slot('limit')),
 );
 const forget = statement<{ position: number }, unknown>((db, slot) =>
   db.deleteFrom('changes').where('position', '<=', slot('position')),

@@ -2,17 +2,17 @@
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import { selectorSet } from '../../src/spiffe/selector.ts';
 import { deleteChildren } from './entries.ts';
-import type { NodeRow } from './schema.ts';
+import { type NodeRow, nodeColumns } from './schema.ts';
 import { insert, type Session, statement } from './statement.ts';
 import type { Node, StoredNode } from './store.ts';
 import { consumeToken } from './tokens.ts';
 import type { Transaction } from './transaction.ts';
 
 const byId = statement<{ id: string }, NodeRow>((db, slot) =>
-  db.selectFrom('nodes').selectAll().where('id', '=', slot('id')),
+  db.selectFrom('nodes').select(nodeColumns).where('id', '=', slot('id')),
 );
 const page = statement<{ after: number; limit: number }, NodeRow>((db, slot) =>
-  db.selectFrom('nodes').selectAll().where('seq', '>', slot('after')).orderBy('seq').limit(slot('limit')),
+  db.selectFrom('nodes').select(nodeColumns).where('seq', '>', slot('after')).orderBy('seq').limit(slot('limit')),
 );
 const replace = statement<{ [K in keyof NodeRow]: NodeRow[K] }, unknown>((db, slot) =>
   db

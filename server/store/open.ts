@@ -20,13 +20,17 @@ export interface StoreOptions {
  * `peer/unavailable` (in use, or not reachable) and `system/failed`.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  const { url, random = systemRandom, waitMs = 5000 } = options;
+  const { url, clock = systemClock, random = systemRandom, waitMs = 5000 } = options;
   const logId = random.uuid();
   if (url.startsWith('sqlite:')) {
     const path = url.slice('sqlite:'.length);
     if (path !== '') return await openSqliteStore({ path, waitMs, logId });
   }
-  void systemClock;
+  if (/^postgres(ql)?:\/\//.test(url)) {
+    // Loaded when asked for: most servers run on SQLite and should not pay for it.
+    const { openPostgresStore } = await import('./postgres.ts');
+    return await openPostgresStore(url, { clock, random, logId });
+  }
   throw new Fault('config/invalid', `database ${quote(redacted(url))} is not valid`, {
     hint: 'Write sqlite:PATH, sqlite::memory: or postgres://USER@HOST/DATABASE.',
   });

@@ -8,7 +8,9 @@ export interface Recent {
   readonly newest: number;
   /** Takes changes in; those known already are skipped. Gives false, and takes nothing, when some are missing before them. */
   append(changes: readonly Sized[]): boolean;
-  /** Changes above `after`, at most `limit`; undefined when they are not all here. */
+  /** Begins anew at a position, forgetting all before it: when changes between were missed for good. */
+  restart(position: number): void;
+  /** Changes above `after`, at most `limit`; undefined when they are not all here, or `after` is ahead. */
   read(after: number, limit: number): readonly Change[] | undefined;
   onAppend(told: (position: number) => void): () => void;
 }
@@ -62,7 +64,15 @@ export function recentChanges(newest: number, most = 10_000, mostBytes = 32 * 10
       tellAll(told, newest);
       return true;
     },
+    restart(position) {
+      kept = [];
+      start = 0;
+      bytes = 0;
+      newest = position;
+      tellAll(told, newest);
+    },
     read(after, limit) {
+      if (after > newest) return undefined;
       const first = newest - (kept.length - start) + 1;
       if (after + 1 < first) return undefined;
       const from = start + (after + 1 - first);

@@ -1,5 +1,6 @@
 /**
- * The tables, as kysely sees them. Both engines use the same shapes: text, integers and nothing else. Flags are 0 or 1,
+ * The tables, as kysely sees them. Statements name their columns and never say "*": a column that a newer version adds
+ * must not change what a statement gives, prepared statements of PostgreSQL least of all. Both engines use the same shapes: text, integers and nothing else. Flags are 0 or 1,
  * lists are canonical JSON text, 64-bit sequence numbers are decimal text.
  */
 export interface Tables {
@@ -66,3 +67,38 @@ export interface NodeRow {
   selectors: string;
   agent_version: string;
 }
+
+export const entryColumns = [
+  'seq',
+  'id',
+  'spiffe_id',
+  'parent_id',
+  'kinship',
+  'selectors',
+  'x509_svid_ttl',
+  'jwt_svid_ttl',
+  'federates_with',
+  'admin',
+  'downstream',
+  'expires_at',
+  'dns_names',
+  'revision',
+  'store_svid',
+  'hint',
+  'created_at',
+  'disable_x509_svid_prefetch',
+  'jwt_svid_include_jti',
+] as const satisfies readonly (keyof EntryRow)[];
+
+export const nodeColumns = [
+  'seq',
+  'id',
+  'attestation_type',
+  'serial',
+  'expires_at',
+  'next_serial',
+  'next_expires_at',
+  'can_reattest',
+  'selectors',
+  'agent_version',
+] as const satisfies readonly (keyof NodeRow)[];

@@ -37,8 +37,7 @@ export async function openSqliteStore(start: WorkerStart): Promise<Store> {
       position: async () => recent.newest,
       oldest: async () => (await ask('readHead')).oldest,
       read: async (after, limit) =>
-        (after <= recent.newest ? recent.read(after, limit) : undefined) ??
-        (await ask('readChanges', after, limit)).map(({ change }) => change),
+        recent.read(after, limit) ?? (await ask('readChanges', after, limit)).map(({ change }) => change),
       onAppend: recent.onAppend,
       prune: (position) => ask('pruneChanges', position),
     },

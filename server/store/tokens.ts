@@ -13,13 +13,17 @@ interface Row {
 }
 
 const byValue = statement<{ value: string }, Row>((db, slot) =>
-  db.selectFrom('tokens').selectAll().where('value', '=', slot('value')),
+  db.selectFrom('tokens').select(['value', 'expires_at', 'alias_entry_id']).where('value', '=', slot('value')),
 );
 const remove = statement<{ value: string }, { value: string }>((db, slot) =>
   db.deleteFrom('tokens').where('value', '=', slot('value')).returning('value'),
 );
 const expired = statement<{ now: number }, Row>((db, slot) =>
-  db.selectFrom('tokens').selectAll().where('expires_at', '<', slot('now')).orderBy('expires_at'),
+  db
+    .selectFrom('tokens')
+    .select(['value', 'expires_at', 'alias_entry_id'])
+    .where('expires_at', '<', slot('now'))
+    .orderBy('expires_at'),
 );
 
 /**

@@ -51,19 +51,19 @@ const moveHead = statement<{ position: number }, unknown>((db, slot) =>
 /**
  * Runs writes in one transaction, each in a savepoint of its own, so that one disk flush serves them all and one that
  * fails takes nothing with it. When the transaction as a whole fails, every outcome is that failure.
- * @param begin text that opens a transaction for writing
- * @param beforeCommit runs last inside a transaction that changed something
+ * @param begin text that opens a transaction for writing; none when it is open already
+ * @param beforeCommit text to run last in a transaction that changed something
  */
 export async function commitTogether(
   session: Session,
   writes: readonly Write[],
-  begin: string,
-  beforeCommit?: (position: number) => Promise<void>,
+  begin: string | undefined,
+  beforeCommit?: string,
 ): Promise<Committed> {
   const outcomes: Outcome[] = [];
   const changes: Sized[] = [];
   try {
-    await session.run(begin);
+    if (begin !== undefined) await session.run(begin);
     const head = await session.all(lockHead, {});
     const first = head[0]!.position;
     for (const write of writes) outcomes.push(await runOne(session, write, first, changes, writes.length > 1));
@@ -75,7 +75,7 @@ export async function commitTogether(
     if (changes.length > 0) {
       const position = first + changes.length;
       await session.all(moveHead, { position });
-      await beforeCommit?.(position);
+      if (beforeCommit !== undefined) await session.run(beforeCommit);
     }
     await session.run('commit');
     return { outcomes, changes };

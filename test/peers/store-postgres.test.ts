@@ -1,0 +1,265 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { openStore } from '../../server/store/open.ts';
+import { connections } from '../../server/store/postgres-session.ts';
+import type { Store } from '../../server/store/store.ts';
+import { commitTogether, type Write } from '../../server/store/transaction.ts';
+import { assertLogIsWhole, bundle, create, draft, id, node, storeSuite, td, wholeLog } from '../suites/store.ts';
+import { makePlace } from './support/place.ts';
+import { type Postgres, startPostgres } from './support/postgres.ts';
+import { until } from './support/until.ts';
+
+const place = makePlace();
+let server: Postgres;
+before(async () => {
+  server = await startPostgres(place);
+});
+after(() => place.close());
+
+storeSuite('PostgreSQL', {
+  durable: true,
+  async fresh() {
+    const url = await server.database();
+    return () => openStore({ url });
+  },
+});
+
+const fault = (code: string, message: RegExp) => (error: unknown) => {
+  assert.equal((error as { code?: string }).code, code, String(error));
+  assert.match((error as Error).message, message);
+  return true;
+};
+
+async function opened(t: TestContext, url: string): Promise<Store> {
+  const store = await openStore({ url });
+  t.after(() => store.close());
+  return store;
+}
+
+describe('several servers on one PostgreSQL', () => {
+  it('servers that start together on an empty database make one schema and one log', async (t) => {
+    const url = await server.database();
+    const stores = await Promise.all(Array.from({ length: 4 }, () => opened(t, url)));
+    assert.equal(new Set(stores.map((store) => store.log.id)).size, 1);
+    await Promise.all(stores.map((store, i) => create(store, draft(`/w/${i}`))));
+    for (const store of stores) await assertLogIsWhole(store);
+  });
+
+  it('user-needs join token: of 200 attestations with one token over four servers exactly one wins', async (t) => {
+    const url = await server.database();
+    const stores = await Promise.all(Array.from({ length: 4 }, () => opened(t, url)));
+    await stores[0]!.tokens.create({ value: 'tok', expiresAt: 10 });
+    const outcomes = await Promise.all(
+      Array.from({ length: 200 }, (_, i) =>
+        stores[i % 4]!.nodes.attest(node(`/spire/agent/join_token/${i}`), { value: 'tok', now: 1 }),
+      ),
+    );
+    assert.equal(outcomes.filter((outcome) => outcome === 'attested').length, 1);
+    assert.equal((await stores[1]!.nodes.scan(0, 1000)).length, 1);
+  });
+
+  it('similar entries, taken ids and compare-and-swap hold across servers', async (t) => {
+    const url = await server.database();
+    const stores = await Promise.all(Array.from({ length: 4 }, () => opened(t, url)));
+    const similar = await Promise.all(
+      Array.from({ length: 40 }, (_, i) =>
+        stores[i % 4]!.entries.create([{ draft: draft('/one'), stamp: { id: `s${i}`, now: 1 } }]),
+      ),
+    );
+    assert.equal(similar.flat().filter((one) => 'created' in one).length, 1);
+    assert.equal(similar.flat().filter((one) => 'similar' in one).length, 39);
+    const taken = await Promise.all(
+      Array.from({ length: 40 }, (_, i) =>
+        stores[i % 4]!.entries.create([{ draft: draft(`/w/${i}`, { id: 'same' }), stamp: { id: '', now: 1 } }]),
+      ),
+    );
+    assert.equal(taken.flat().filter((one) => 'created' in one).length, 1);
+    await stores[0]!.bundles.put(bundle('peer.test', { sequence: 1n }), 'any');
+    const swaps = await Promise.all(
+      Array.from({ length: 40 }, (_, i) =>
+        stores[i % 4]!.bundles.put(bundle('peer.test', { sequence: 2n, refreshHint: i }), 1n),
+      ),
+    );
+    assert.equal(swaps.filter(Boolean).length, 1);
+    await assertLogIsWhole(stores[3]!);
+  });
+
+  it('what one server commits, another is told of', async (t) => {
+    const url = await server.database();
+    const [one, two] = [await opened(t, url), await opened(t, url)];
+    // Until it listens, only the slow poll would tell; a listener is seen in the database's own list.
+    await until('both listen', 10_000, async () => {
+      const { rows } = await server.query(
+        `select count(*)::int as n from pg_stat_activity where datname = current_database() and query like 'listen%'`,
+        url,
+      );
+      return rows[0].n === 2;
+    });
+    const told = new Promise<number>((resolve) => two.log.onAppend(resolve));
+    await create(one, draft('/web'));
+    assert.equal(await told, 1);
+    assert.deepEqual(await two.log.read(0, 10), await one.log.read(0, 10));
+  });
+
+  it('a position given by one server is readable on every other at once', async (t) => {
+    const url = await server.database();
+    const [one, two] = [await opened(t, url), await opened(t, url)];
+    for (let i = 1; i <= 50; i += 1) {
+      await create(one, draft(`/w/${i}`));
+      assert.equal(await two.log.position(), i);
+      assert.equal((await two.log.read(i - 1, 10))[0]?.position, i);
+    }
+  });
+});
+
+describe('the log of PostgreSQL under attack', () => {
+  it('writers commit out of order while readers follow: no reader ever passes a position', async (t) => {
+    const rounds = Number(process.env.MUTUAL_LOG_ROUNDS ?? 4000);
+    const url = await server.database();
+    const stores = await Promise.all(Array.from({ length: 3 }, () => opened(t, url)));
+    const pool = connections(url);
+    t.after(() => pool.close());
+    let left = rounds;
+    let made = 0;
+    const one =
+      (delay: boolean, fail: boolean): Write =>
+      async (tx) => {
+        made += 1;
+        tx.append({ kind: 'federation', trustDomain: td });
+        // A transaction that has its number and dawdles, or gives it back.
+        if (delay) await tx.run('select pg_sleep(random() * 0.004)');
+        if (fail) throw new Error('given up on purpose');
+      };
+    const raw = Array.from({ length: 6 }, async (_, writer) => {
+      while (left > 0) {
+        left -= 1;
+        const writes = Array.from({ length: 1 + (left % 3) }, (_, i) => one(left % 4 === 0, (left + i) % 5 === 0));
+        await pool.use('begin isolation level read committed', (session) =>
+          commitTogether(session, writes, undefined, writer % 2 === 0 ? 'notify mutual_log' : undefined),
+        );
+      }
+    });
+    const users = stores.map(async (store, i) => {
+      for (let n = 0; left > 0; n += 1) await create(store, draft(`/w/${i}/${n}`));
+    });
+    let done = false;
+    const followers = stores.map(async (store) => {
+      const seen: number[] = [];
+      const readOn = async (): Promise<void> => {
+        const page = await store.log.read(seen.at(-1) ?? 0, 100);
+        for (const change of page) seen.push(change.position);
+      };
+      while (!done) await readOn();
+      for (let before = -1; before !== seen.length; ) {
+        before = seen.length;
+        await readOn();
+      }
+      return seen;
+    });
+    // Looks at the table itself, past everything of ours: whatever is visible must have all below it visible too.
+    const onlooker = (async () => {
+      let looks = 0;
+      while (!done) {
+        const { rows } = await server.query(
+          'select count(*)::int as held, coalesce(max(position), 0)::int as highest, (select position::int from log_head) as head from changes',
+          url,
+        );
+        assert.deepEqual([rows[0].held, rows[0].head], [rows[0].highest, rows[0].highest]);
+        looks += 1;
+      }
+      return looks;
+    })();
+    await Promise.all([...raw, ...users]).finally(() => {
+      done = true;
+    });
+    const position = await stores[0]!.log.position();
+    const wanted = Array.from({ length: position }, (_, i) => i + 1);
+    for (const seen of await Promise.all(followers)) assert.deepEqual(seen, wanted);
+    assert.ok((await onlooker) > 10 && made > rounds && position > rounds);
+    assert.equal((await wholeLog(stores[0]!)).length, position);
+  });
+
+  it('a server that was away while changes were forgotten starts anew instead of passing them', async (t) => {
+    const url = await server.database();
+    const [one, two] = [await opened(t, url), await opened(t, url)];
+    await create(one, draft('/a'));
+    // Past the store, so that nothing tells the other server.
+    await server.query('update log_head set position = 9, oldest = 10; delete from changes', url);
+    await assert.rejects(two.log.read(1, 10), fault('state/refused', /are forgotten/));
+    assert.equal((await create(two, draft('/b'))).seq, 10);
+    assert.deepEqual(
+      (await two.log.read(9, 10)).map((change) => change.position),
+      [10],
+    );
+  });
+});
+
+describe('PostgreSQL that fails', () => {
+  it('a database that is not there is said to be so, without the password', async () => {
+    const here = new URL((await server.database()).replace('@/', '@x/'));
+    const socket = here.searchParams.get('host')!;
+    await assert.rejects(
+      openStore({ url: `postgres://mutual:secret@/none?host=${socket}` }),
+      (error: Error) => fault('config/invalid', /does not exist/)(error) && !/secret/.test(error.message),
+    );
+    await assert.rejects(
+      openStore({ url: 'postgres://mutual@/d?host=/nowhere' }),
+      fault('peer/unavailable', /cannot be reached/),
+    );
+  });
+
+  it('a value that PostgreSQL cannot keep is refused as input', async (t) => {
+    const store = await opened(t, await server.database());
+    await assert.rejects(create(store, draft('/a', { hint: 'a\0b' })), fault('input/invalid', /NUL/));
+    await create(store, draft('/a'));
+  });
+
+  it('a newer schema is refused, naming both versions', async () => {
+    const url = await server.database();
+    await (await openStore({ url })).close();
+    await server.query('insert into schema_version values (7, 6)', url);
+    await assert.rejects(openStore({ url }), fault('data/foreign', /schema 7, this program knows 1\b/));
+  });
+
+  it('a write under way when its connection is cut is refused, and the next one works', async (t) => {
+    const url = await server.database();
+    const store = await opened(t, url);
+    await store.nodes.attest(node('/spire/agent/x509pop/one'));
+    // Holds the head of the log, so that the write has begun and waits.
+    const pool = connections(url);
+    t.after(() => pool.close());
+    await pool.use('begin', async (session) => {
+      await session.run('select * from log_head for update');
+      const write = create(store, draft('/a'));
+      const refused = assert.rejects(write, fault('peer/unavailable', /cannot be reached/));
+      await until('the write waits for the lock', 10_000, async () => {
+        const { rows } = await server.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+          url,
+        );
+        return rows.length === 1;
+      });
+      await refused;
+      await session.run('rollback');
+    });
+    await create(store, draft('/a'));
+    assert.equal(await store.nodes.renew(id('/spire/agent/x509pop/one'), '2', 2), true);
+    await assertLogIsWhole(store);
+  });
+
+  it('after a restart of the database the same store writes, reads and is told of others again', async (t) => {
+    const url = await server.database();
+    const [one, two] = [await opened(t, url), await opened(t, url)];
+    const first = await create(one, draft('/a'));
+    await server.stop();
+    await assert.rejects(one.ping(), fault('peer/unavailable', /cannot be reached/));
+    await assert.rejects(create(one, draft('/b')), fault('peer/unavailable', /cannot be reached/));
+    await server.start();
+    await one.ping();
+    assert.deepEqual(await one.entries.get(first.id), first);
+    const told = new Promise<number>((resolve) => two.log.onAppend(resolve));
+    await create(one, draft('/b'));
+    assert.equal(await told, 2);
+    await assertLogIsWhole(two);
+  });
+});
