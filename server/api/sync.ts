@@ -16,6 +16,7 @@ import type { Context } from './context.ts';
 interface WatchRequest {
   start?: { position: string; log_id: string } | null;
   applied?: { position: string } | null;
+  ask?: { id: string } | null;
 }
 
 /** Stays well under a message of 1 MB, whatever the entries. */
@@ -62,6 +63,9 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     const wake = signalled();
     const dirty = new Set<string>();
     const dirtyBundles = new Set<TrustDomain>();
+    /** Whether a group is owed though nothing changed, and the question that it answers. */
+    let owed = false;
+    let answer = 0;
     let failure: Fault | undefined;
     let ended = false;
     const stopWith = (fault: Fault | undefined): void => {
@@ -88,6 +92,10 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         // New selectors, new rights: the agent comes back and gets a snapshot.
         else if (now.selectors.join() !== node.selectors.join()) stopWith(undefined);
       },
+      announce() {
+        owed = true;
+        wake.signal();
+      },
     };
     const unwatch = watchers.add(watcher);
     const leaf = call.caller.kind === 'tls' ? call.caller.svid?.leaf : undefined;
@@ -98,9 +106,18 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     call.signal.addEventListener('abort', onGone, { once: true });
     void (async () => {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-        log.trace({ agent: node.id, position: next.value.applied?.position }, 'agent applied');
+        const { applied, ask } = next.value;
+        if (applied) log.trace({ agent: node.id, position: applied.position }, 'agent applied');
+        if (!ask) continue;
+        // The database is asked, not this server's memory: another server may have committed what is asked about.
+        await world.reach(await store.log.position());
+        answer = Number(ask.id);
+        watcher.announce();
       }
-    })().then(onGone, onGone);
+    })().then(onGone, (error: unknown) => {
+      log.debug({ agent: node.id, error }, 'stream of changes ended');
+      onGone();
+    });
 
     const held = new Set<string>();
     const domains = new Set<TrustDomain>([trustDomain]);
@@ -121,7 +138,7 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         await sendGroup({ position, snapshot: true, entries, removed: [], bundles });
       }
       while (!ended) {
-        if (dirty.size === 0 && dirtyBundles.size === 0) await wake.next();
+        if (dirty.size === 0 && dirtyBundles.size === 0 && !owed) await wake.next();
         if (ended) break;
         const delta = takeDelta();
         if (delta) await sendGroup(delta);
@@ -146,7 +163,8 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         if (!domains.has(domain)) bundles.add(domain);
         domains.add(domain);
       }
-      if (entries.length + gone.length + bundles.size === 0) return undefined;
+      if (entries.length + gone.length + bundles.size === 0 && !owed) return undefined;
+      owed = false;
       return { position: world.position, snapshot: false, entries, removed: gone, bundles: [...bundles] };
     }
 
@@ -164,6 +182,8 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     async function sendGroup(group: Group): Promise<void> {
       const { position, snapshot } = group;
       const head = { position, log_id: logId, snapshot };
+      const answered = answer;
+      answer = 0;
       const present = group.bundles.flatMap((domain) => world.bundles.get(domain) ?? []);
       const absent = group.bundles.filter((domain) => !world.bundles.has(domain));
       const last = {
@@ -182,13 +202,19 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
           bytes = 0;
         }
       }
-      await send({ ...head, ...last, entries: chunk, complete: true });
+      await send({ ...head, ...last, entries: chunk, complete: true, answer: answered });
     }
   }
 
   return {
     name: 'mutual.server.v1.Sync',
-    methods: { Watch: watch, Position: () => ({ position: world.position, log_id: logId }) },
+    methods: {
+      Watch: watch,
+      Position(_: object, call: Call) {
+        watchers.announce((rightsOf(call).node as StoredNode).id);
+        return { position: world.position, log_id: logId };
+      },
+    },
   };
 }
 

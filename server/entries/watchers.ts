@@ -16,6 +16,8 @@ export interface Watcher {
   bundle(trustDomain: TrustDomain): void;
   /** The node's own record changed: its rights may be gone, its selectors others. */
   nodeChanged(): void;
+  /** Somebody wants to see this stream reach the position the world has now. */
+  announce(): void;
 }
 
 export interface Watchers {
@@ -23,6 +25,8 @@ export interface Watchers {
   add(watcher: Watcher): () => void;
   /** Tells all whom these changes concern. The world has them already. */
   tell(changes: readonly Change[]): void;
+  /** Lets the streams of one node say how far they are, though nothing concerned them. */
+  announce(node: SpiffeId): void;
   readonly size: number;
 }
 
@@ -97,6 +101,9 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
         for (const selector of watcher.node.selectors)
           if (bySelector.get(selector)?.size === 0) bySelector.delete(selector);
       };
+    },
+    announce(node) {
+      for (const watcher of byNode.get(node) ?? []) watcher.announce();
     },
     tell(changes) {
       for (const change of changes) {

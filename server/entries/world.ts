@@ -24,8 +24,8 @@ export interface World {
 
 /** The world with its connection to the log. */
 export interface FollowedWorld extends World {
-  /** Resolves when everything committed up to this call is in memory: read your own writes. */
-  reach(): Promise<void>;
+  /** Resolves when everything committed up to this call, and up to `position`, is in memory: read your own writes. */
+  reach(position?: number): Promise<void>;
   /** Told of each batch of changes after it was applied; the returned function ends it. */
   onChanges(told: (changes: readonly Change[]) => void): () => void;
   /** Stops following. */
@@ -83,8 +83,12 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
   await wake();
 
   return Object.assign(memory, {
-    async reach() {
-      while (memory.position < known) await wake();
+    async reach(position = 0) {
+      known = Math.max(known, position);
+      for (let before = -1; memory.position < known && memory.position !== before; ) {
+        before = memory.position;
+        await wake();
+      }
     },
     onChanges(told: (changes: readonly Change[]) => void) {
       readers.add(told);
