@@ -21,6 +21,7 @@ export function authorizedEntries(world: World, node: NodeFacts): readonly Store
   const parents: SpiffeId[] = [node.id];
   const held = new Set(node.selectors);
   for (const alias of world.childrenOf(serverId(trustDomain))) {
+    if (!isMemberOf(alias.spiffeId, trustDomain)) continue;
     if (matches(alias.selectors, held) && !seen.has(alias.spiffeId)) {
       seen.add(alias.spiffeId);
       parents.push(alias.spiffeId);
@@ -50,7 +51,8 @@ export function mayHold(world: World, node: NodeFacts, entry: StoredEntry): bool
   const parents: SpiffeId[] = [entry.parentId];
   for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
     if (parent === node.id) return true;
-    if (seen.has(parent)) continue;
+    // A foreign ID is nobody's parent: whatever hangs on one is held by no node.
+    if (seen.has(parent) || !isMemberOf(parent, trustDomain)) continue;
     seen.add(parent);
     for (const above of world.entriesOf(parent)) {
       if (above.parentId !== server) parents.push(above.parentId);
