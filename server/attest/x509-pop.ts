@@ -156,7 +156,9 @@ function selectorsOf(leaf: Certificate, path: readonly Certificate[]): Selector[
   const selectors: Selector[] = [];
   if (leaf.commonName) selectors.push(makeSelector('x509pop', `subject:cn:${leaf.commonName}`));
   for (const above of path.slice(1)) selectors.push(makeSelector('x509pop', `ca:fingerprint:${fingerprint(above)}`));
-  selectors.push(makeSelector('x509pop', `serialnumber:${leaf.serial.toString(16)}`));
+  // Whole bytes, as SPIRE writes them: an entry made from its documentation must match here too.
+  const serial = leaf.serial.toString(16);
+  selectors.push(makeSelector('x509pop', `serialnumber:${serial.padStart(serial.length + (serial.length % 2), '0')}`));
   for (const uri of leaf.uris) {
     const match = /^x509pop:\/\/[^/]+\/([^/]+)\/(.+)$/.exec(uri);
     if (match) selectors.push(makeSelector('x509pop', `san:${match[1]}:${match[2]}`));

@@ -44,7 +44,7 @@ export async function attestAndServe(
   makes: { server: Make; agent: Make },
   method: 'join_token' | 'x509pop',
 ): Promise<Served> {
-  const node = await makeNodeIdentity(place.path('node', ''));
+  const node = await makeNodeIdentity(place.path('node'));
   const server = await startServer(makes.server, place, 'server', { x509popCa: node.ca });
   const bundle = await writeBundle(server);
   const token = method === 'join_token' ? await joinToken(server) : undefined;

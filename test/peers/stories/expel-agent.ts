@@ -30,7 +30,7 @@ export async function expelAgent(
   how: 'ban' | 'evict',
   method: 'join_token' | 'x509pop',
 ): Promise<Expelled> {
-  const node = await makeNodeIdentity(place.path('node', ''));
+  const node = await makeNodeIdentity(place.path('node'));
   const server = await startServer(makes.server, place, 'server', { x509popCa: node.ca });
   const token = method === 'join_token' ? await joinToken(server) : undefined;
   const credentials = token ? { joinToken: token } : { x509pop: { key: node.key, certificate: node.certificate } };

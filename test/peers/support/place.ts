@@ -39,11 +39,14 @@ export function makePlace(): Place {
   };
 }
 
-/** A place that closes when the test (or suite) does. */
-export function placeOf(t: { after(fn: () => Promise<void>): void }): Place {
+/** Does something in a place of its own, which closes whatever comes of it. */
+export async function withPlace<T>(work: (place: Place) => Promise<T>): Promise<T> {
   const place = makePlace();
-  t.after(() => place.close());
-  return place;
+  try {
+    return await work(place);
+  } finally {
+    await place.close();
+  }
 }
 
 /** A TCP port of 127.0.0.1 that nobody listens on now. For programs which cannot be told to choose one themselves. */
