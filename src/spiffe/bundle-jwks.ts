@@ -14,6 +14,8 @@ import type { TrustDomain } from './id.ts';
 const longest = 4 * 1024 * 1024;
 const mostKeys = 4096;
 const largestSequence = 2n ** 64n - 1n;
+/** `OKP` may stand on a certificate; no token algorithm here uses it. */
+const keyKinds = ['EC', 'RSA', 'OKP'];
 
 /**
  * Reads a bundle in SPIFFE format. Entries of a use or key type not known are skipped, as are X.509 entries without a
@@ -29,7 +31,7 @@ export function parseBundle(text: string, trustDomain: TrustDomain): Bundle {
   for (const [index, jwk] of keys.entries()) {
     const where = `key ${index + 1}`;
     if (!isJsonObject(jwk)) throw refused(trustDomain, `${where} is not an object`);
-    if (jwk.kty !== 'EC' && jwk.kty !== 'RSA') continue;
+    if (!keyKinds.includes(jwk.kty as string)) continue;
     if (jwk.use === 'x509-svid') {
       const certificate = certificateOf(jwk, trustDomain, where);
       if (certificate !== undefined)
@@ -151,7 +153,7 @@ const curves = ['P-256', 'P-384', 'P-521'];
 function tokenKeyOf(jwk: { [name: string]: Json }, trustDomain: TrustDomain, where: string): JwtAuthority | undefined {
   const { kty, kid, crv, x, y, n, e } = jwk;
   if (typeof kid !== 'string' || kid === '') return undefined;
-  if (kty === 'EC' && !curves.includes(String(crv))) return undefined;
+  if (kty === 'OKP' || (kty === 'EC' && !curves.includes(String(crv)))) return undefined;
   // Only public members go on: a private key that was published by mistake stays out of memory.
   const parts = kty === 'EC' ? { kty, crv, x, y } : { kty, n, e };
   const numbers = kty === 'EC' ? [x, y] : [n, e];
@@ -177,9 +179,10 @@ function wholeNumber(value: Json | undefined, trustDomain: TrustDomain, name: st
   throw refused(trustDomain, `"${name}" is ${quote(value)}, not a whole number`);
 }
 
-function publicJwk(spki: Buffer): JsonWebKey {
-  const { kty, ...numbers } = publicKeyOf(spki).export({ format: 'jwk' });
-  return kty === 'EC' ? { kty, crv: numbers.crv, x: numbers.x, y: numbers.y } : { kty, n: numbers.n, e: numbers.e };
+/** The public members of a key as a JWK, in the order others print them. */
+function publicJwk(spki: Buffer): object {
+  const { kty, crv, x, y, n, e } = publicKeyOf(spki).export({ format: 'jwk' });
+  return kty === 'RSA' ? { kty, n, e } : { kty, crv, x, y };
 }
 
 function refused(trustDomain: TrustDomain, why: string, cause?: unknown): Fault {

@@ -41,9 +41,9 @@ export function svidValidity(now: number, ttl: number, issuerNotAfter: number): 
 export function renewAt({ notBefore, notAfter }: Validity, unit: number, availabilityTarget?: number): number {
   const lifetime = notAfter - notBefore;
   if (availabilityTarget !== undefined && lifetime - availabilityTarget > leastGrace) {
-    return notAfter - availabilityTarget - targetSpread * unit;
+    return Math.round(notAfter - availabilityTarget - targetSpread * unit);
   }
-  return notAfter - (lifetime / 2) * (0.9 + 0.2 * unit);
+  return Math.round(notAfter - (lifetime / 2) * (0.9 + 0.2 * unit));
 }
 
 /** When to ask for a new JWT-SVID: as `renewAt`, which has no availability target for tokens. */
@@ -53,17 +53,17 @@ export function jwtRenewAt(token: { readonly issuedAt: number; readonly expiresA
 
 /** When a server renews its own SVID: at half its life. */
 export function serverRenewAt({ notBefore, notAfter }: Validity): number {
-  return notAfter - (notAfter - notBefore) / 2;
+  return Math.round(notAfter - (notAfter - notBefore) / 2);
 }
 
 /** When to prepare the successor of an authority, X.509 or JWT: half its life before the end, at most 30 days. */
 export function caPrepareAt({ notBefore, notAfter }: Validity): number {
-  return notAfter - Math.min((notAfter - notBefore) / 2, 30 * day);
+  return Math.round(notAfter - Math.min((notAfter - notBefore) / 2, 30 * day));
 }
 
 /** When to activate the successor: a sixth of the life before the end, at most 7 days. */
 export function caActivateAt({ notBefore, notAfter }: Validity): number {
-  return notAfter - Math.min((notAfter - notBefore) / 6, 7 * day);
+  return Math.round(notAfter - Math.min((notAfter - notBefore) / 6, 7 * day));
 }
 
 /** The longest SVID that an authority of this lifetime can always give in full. Longer ones are cut near a rotation. */
