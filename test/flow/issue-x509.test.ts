@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { pathOf, parseId } from '../../src/spiffe/id.ts';
+import { parseId, pathOf } from '../../src/spiffe/id.ts';
 import { startPair } from '../support/pair.ts';
 
 const minute = 60_000;
@@ -9,14 +9,20 @@ test('WA-7 WA-8 an entry made while a workload waits is in its open stream, and 
   const pair = await startPair(t);
   await pair.admin.createEntry('/first');
   const stream = pair.watchX509();
-  assert.deepEqual((await stream.next()).map(({ spiffeId }) => spiffeId), ['spiffe://example.org/first']);
+  assert.deepEqual(
+    (await stream.next()).map(({ spiffeId }) => spiffeId),
+    ['spiffe://example.org/first'],
+  );
 
   const second = await pair.admin.createEntry('/second');
   const both = await stream.next();
   assert.deepEqual(both.map(({ spiffeId }) => pathOf(parseId(spiffeId))).sort(), ['/first', '/second']);
 
   await pair.admin.call('spire.api.server.entry.v1.Entry', 'BatchDeleteEntry', { ids: [second] });
-  assert.deepEqual((await stream.next()).map(({ spiffeId }) => spiffeId), ['spiffe://example.org/first']);
+  assert.deepEqual(
+    (await stream.next()).map(({ spiffeId }) => spiffeId),
+    ['spiffe://example.org/first'],
+  );
   await stream.close();
 });
 

@@ -20,7 +20,7 @@ import { parseId } from '../../src/spiffe/id.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';
 import { bundleFromWire } from '../../src/wire/bundle.ts';
 import { idToWire, selectorToWire } from '../../src/wire/id.ts';
-import { type DrivenClock, drivenClock } from './clock.ts';
+import { type DrivenClock, drivenClock, settle } from './clock.ts';
 
 export interface PairOptions {
   /** Options of each program by their flags' names. */
@@ -49,9 +49,15 @@ export interface Pair {
   /** An open FetchX509SVID stream of this process; `next` gives the next complete update. */
   watchX509(): { next(): Promise<readonly SvidUpdate[]>; close(): Promise<void> };
   workload: Channel;
+  /**
+   * Moves the clock on, `step` milliseconds at a time, until `event` has happened: for what needs both time and real
+   * connections. Between two steps calls go through both programs and back, so that what a step began can end.
+   */
+  pass<T>(event: Promise<T>, step?: number): Promise<T>;
 }
 
 export interface Admin {
+  // biome-ignore lint/suspicious/noExplicitAny: each test knows the message it asks for.
   call(service: string, method: string, request: object): Promise<any>;
   /** Creates an entry for the processes of this test's user; gives its id. */
   createEntry(path: string, more?: object): Promise<string>;
@@ -82,6 +88,20 @@ export async function startPair(test: TestContext, options: PairOptions = {}): P
     await rm(dir, { recursive: true, force: true });
   });
 
+  /** Lets what time began come to its end: calls through both programs and the store, until no file is being written. */
+  async function quiet(): Promise<void> {
+    for (let still = 0; still < 3; ) {
+      const trips = [
+        pair.admin.call('spire.api.server.trustdomain.v1.TrustDomain', 'ListFederationRelationships', {}),
+        pair.workload.unary('grpc.health.v1.Health', 'Check', {}),
+      ];
+      // Either program may be down in a test; then there is nothing of its own to wait for.
+      await Promise.allSettled(trips);
+      await settle(10);
+      still = process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq')) ? 0 : still + 1;
+    }
+  }
+
   const pair: Pair = {
     clock,
     lines,
@@ -107,7 +127,9 @@ export async function startPair(test: TestContext, options: PairOptions = {}): P
           selectors: [selectorToWire(parseSelector(`unix:uid:${process.getuid?.()}`))],
           ...more,
         };
-        const { results } = await pair.admin.call('spire.api.server.entry.v1.Entry', 'BatchCreateEntry', { entries: [entry] });
+        const { results } = await pair.admin.call('spire.api.server.entry.v1.Entry', 'BatchCreateEntry', {
+          entries: [entry],
+        });
         if (results[0].status.code !== 0) throw new Error(results[0].status.message);
         return results[0].entry.id;
       },
@@ -142,13 +164,25 @@ export async function startPair(test: TestContext, options: PairOptions = {}): P
       workloadChannel = undefined;
       await agent?.close();
     },
+    async pass(event, step = 1000) {
+      let over = false;
+      const end = event.finally(() => {
+        over = true;
+      });
+      end.catch(() => {});
+      while (!over) {
+        await clock.advance(step);
+        await quiet();
+      }
+      return end;
+    },
     watchX509() {
       const stream = pair.workload.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata: header });
       return {
         async next() {
           const { value, done } = await stream.next();
           if (done) throw new Error('the stream ended');
-          return value.svids.map((svid: any) => ({
+          return value.svids.map((svid: { spiffe_id: string; x509_svid: Buffer; bundle: Buffer }) => ({
             spiffeId: svid.spiffe_id,
             leaf: parseCertificate(splitCertificates(svid.x509_svid)[0] as Buffer),
             bundle: splitCertificates(svid.bundle).map(parseCertificate),

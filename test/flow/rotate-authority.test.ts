@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { isSignedBy } from '../../src/crypto/certificate.ts';
+import { type Pair, type SvidUpdate, startPair } from '../support/pair.ts';
+
+const authority = 'spire.api.server.localauthority.v1.LocalAuthority';
+const minute = 60_000;
+
+/** Takes updates, moving time on, until one satisfies `wanted`. Each must verify with the bundle that came with it. */
+async function updateWith(
+  pair: Pair,
+  stream: { next(): Promise<readonly SvidUpdate[]> },
+  wanted: (update: SvidUpdate) => boolean,
+): Promise<SvidUpdate> {
+  for (;;) {
+    const [update] = await pair.pass(stream.next(), minute);
+    assert.ok(update);
+    assert.ok(
+      update.bundle.some((root) => isSignedBy(update.leaf, root)),
+      'an SVID came before the authority that signed it',
+    );
+    assert.ok(update.leaf.notAfter > pair.clock.now(), 'an SVID came that had ended');
+    if (wanted(update)) return update;
+  }
+}
+
+test('FED-1 authorities rotate by themselves: published first, signing later, and no SVID without its root', async (t) => {
+  const pair = await startPair(t, { server: { caTtl: '1h', defaultX509SvidTtl: '10m' } });
+  await pair.admin.createEntry('/web');
+  const stream = pair.watchX509();
+  const first = (await stream.next())[0] as SvidUpdate;
+  assert.equal(first.bundle.length, 1);
+
+  const published = await updateWith(pair, stream, ({ bundle }) => bundle.length === 2);
+  assert.ok(isSignedBy(published.leaf, first.bundle[0]!), 'the new authority signed as soon as it was published');
+  const rotated = await updateWith(pair, stream, ({ leaf }) => !isSignedBy(leaf, first.bundle[0]!));
+  assert.equal(rotated.bundle.length, 2);
+  await stream.close();
+});
+
+test('a tainted authority is left by every SVID before it is revoked', async (t) => {
+  const pair = await startPair(t);
+  await pair.admin.createEntry('/web');
+  const stream = pair.watchX509();
+  const first = (await stream.next())[0] as SvidUpdate;
+  const old = first.bundle[0]!;
+
+  const { prepared_authority: prepared } = await pair.admin.call(authority, 'PrepareX509Authority', {});
+  await pair.admin.call(authority, 'ActivateX509Authority', { authority_id: prepared.authority_id });
+  const { old: state } = await pair.admin.call(authority, 'GetX509AuthorityState', {});
+  await pair.admin.call(authority, 'TaintX509Authority', { authority_id: state.authority_id });
+  const moved = await updateWith(pair, stream, ({ leaf }) => !isSignedBy(leaf, old));
+  assert.ok(
+    moved.bundle.some(({ der }) => der.equals(old.der)),
+    'the old authority went before its time',
+  );
+  await pair.admin.call(authority, 'RevokeX509Authority', { authority_id: state.authority_id });
+  await updateWith(pair, stream, ({ bundle }) => !bundle.some(({ der }) => der.equals(old.der)));
+  await stream.close();
+});
