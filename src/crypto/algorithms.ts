@@ -244,11 +244,10 @@ export function verifySignature(
   const facts = signatureAlgorithms.get(algorithm.toString('latin1'));
   if (facts === undefined || facts.kind !== shape.kind) return false;
   if (shape.kind === 'rsa' && (shape.bits < rsaLimits.least || shape.bits > mostRsaBits)) return false;
-  const salt = facts.pss
-    ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: saltLengths[facts.hash ?? 'sha256'] }
-    : {};
   try {
-    return verify(facts.hash, data, { key, ...salt }, signature);
+    if (!facts.pss) return verify(facts.hash, data, key, signature);
+    const padding = constants.RSA_PKCS1_PSS_PADDING;
+    return verify(facts.hash, data, { key, padding, saltLength: saltLengths[facts.hash ?? 'sha256'] }, signature);
   } catch {
     return false;
   }

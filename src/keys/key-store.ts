@@ -4,6 +4,7 @@
  */
 import { createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { rawSignature } from '../crypto/ecdsa-signature.ts';
 
 export interface Key {
   readonly id: string;
@@ -38,13 +39,15 @@ export interface HeldKey extends Key {
 /** A key held in this process. Throws `input/invalid` when it is none of our types. */
 export function heldKey(id: string, privateKey: KeyObject): HeldKey {
   const type = keyTypeOf(privateKey);
-  const { hash } = keyTypes[type];
-  const raw = { key: privateKey, dsaEncoding: 'ieee-p1363' } as const;
+  const { hash, shape } = keyTypes[type];
   return {
     id,
     type,
     publicKey: createPublicKey(privateKey).export({ format: 'der', type: 'spki' }),
-    sign: (data, encoding) => sign(hash, data, encoding === 'raw' ? raw : privateKey),
+    sign(data, encoding) {
+      const signature = sign(hash, data, privateKey);
+      return encoding === 'raw' && shape.kind === 'ec' ? rawSignature(signature, shape.curve) : signature;
+    },
     exportPkcs8: () => privateKey.export({ format: 'der', type: 'pkcs8' }),
   };
 }
