@@ -35,6 +35,7 @@ import { prepareSockets } from './sockets.ts';
 import { openState } from './state.ts';
 import { type AgentStatus, agentStatus } from './status.ts';
 import { makeSync } from './sync.ts';
+import { why } from './why.ts';
 import { workloadAttestor } from './workload/attest.ts';
 import { workloadMethods } from './workload/methods.ts';
 
@@ -148,7 +149,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       node.proven();
       await link
         .call((api) => api.postStatus(version))
-        .catch((error: unknown) => log.warn({ err: error }, 'version not reported'));
+        .catch((error: unknown) => log.warn(why(error), 'version not reported'));
     });
     if (!isKept) await Promise.race([sync.first, running.ended]);
 
@@ -252,7 +253,7 @@ function throwIf(fault: Fault | undefined): void {
 /** One line a refused call: who asked, and what the operator needs to know of why. */
 function logRefusal(log: Log, call: Call, fault: Fault): void {
   const caller = call.caller.kind === 'unix' ? { pid: call.caller.peer.pid, uid: call.caller.peer.uid } : {};
-  const fields = { method: call.method, ...caller, status: fault.status, err: fault };
+  const fields = { method: call.method, ...caller, status: fault.status, ...why(fault) };
   if (fault.status === Status.INTERNAL) log.error(fields, 'call failed');
   else log.info(fields, 'call refused');
 }

@@ -16,6 +16,7 @@ import type { ServerLink } from './link.ts';
 import { requestKey } from './request-key.ts';
 import type { NodeRecord } from './state.ts';
 import { chainsTo, type RenewalDraw, taintedAuthorities, takeSvid } from './svid.ts';
+import { why } from './why.ts';
 
 export type NodeState =
   | { readonly kind: 'new' }
@@ -98,7 +99,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
     const node = current();
     if (node === undefined) return;
     // Whatever is kept of the bundle is kept beside the SVID.
-    ports.save(node, undefined).catch((error: unknown) => log.error({ err: error }, 'state not written'));
+    ports.save(node, undefined).catch((error: unknown) => log.error(why(error), 'state not written'));
     const fresh = taintedAuthorities(bundle, handledTaints);
     if (fresh.size === 0 || !chainsTo(node.chain, fresh)) return;
     forced = true;
@@ -154,7 +155,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
   };
 
   const evict = async (fault: Fault): Promise<never> => {
-    log.error({ reason: fault.reason, err: fault }, 'agent evicted');
+    log.error(why(fault), 'agent evicted');
     link.renewed(undefined);
     await ports.forget();
     state.set({ kind: 'evicted', fault });
@@ -208,7 +209,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
           const fault = error instanceof Fault ? error : undefined;
           if (fault?.code === 'config/invalid' || (fault !== undefined && hopeless.has(fault.status))) throw error;
           const delay = backoffDelay(backoff, failures, random.unit());
-          log.warn({ err: error }, 'node attestation failed');
+          log.warn(why(error), 'node attestation failed');
           // run() goes on trying.
           if (mayWait) return;
           if (clock.now() + delay > deadline) throw error;
@@ -232,7 +233,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
           if (node === undefined && error instanceof Fault && hopeless.has(error.status)) throw error;
           // Refused while renewing: the next step decides about that at once.
           failures = denial !== undefined && !wasDenied ? 0 : failures + 1;
-          log.warn({ err: error, failures }, 'agent SVID not renewed');
+          log.warn({ ...why(error), failures }, 'agent SVID not renewed');
           if (node !== undefined && !node.reattestable && clock.now() >= node.notAfter)
             await evict(ranOut(node, error));
         }

@@ -14,6 +14,7 @@ import type { ServerLink } from './link.ts';
 import { requestKey } from './request-key.ts';
 import type { WorkloadSvid } from './state.ts';
 import { chainsTo, taintedAuthorities, takeSvid } from './svid.ts';
+import { why } from './why.ts';
 
 export interface RenewPorts {
   readonly clock: Clock;
@@ -113,7 +114,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
         const fault = asFault(error);
         refusedUntil.set(entry.id, clock.now() + refusedFor);
         cache.refuse([entry.id], fault);
-        log.warn({ entry: entry.id, id: entry.spiffeId, err: fault }, 'SVID refused');
+        log.warn({ entry: entry.id, id: entry.spiffeId, ...why(fault) }, 'SVID refused');
       }
     });
     cache.putSvids(issued);
@@ -164,7 +165,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
           outage = asFault(error);
           failures++;
           batchSize = Math.max(Math.ceil(batch.length / 2), smallestBatch);
-          log.warn({ count: batch.length, err: outage, failures }, 'SVIDs not issued');
+          log.warn({ count: batch.length, ...why(outage), failures }, 'SVIDs not issued');
           cache.refuse(
             batch.map(({ id }) => id),
             outage,

@@ -3,7 +3,7 @@
  * retries or remembers; a refusal arrives as the Fault that src/rpc made of it, its `reason` included.
  */
 import { Fault, Status } from '../src/errors.ts';
-import type { Channel } from '../src/rpc/connect.ts';
+import type { Channel, Conversation } from '../src/rpc/connect.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import type { WireBundle } from '../src/wire/bundle.ts';
@@ -92,10 +92,7 @@ export interface ServerApi {
   /** The newest position of the server's change log. Throws `method/unimplemented` on a server without one. */
   position(deadlineMs: number): Promise<Position>;
   /** Opens the push stream from a position (0 and '' for everything). */
-  watch(
-    from: Position,
-    signal: AbortSignal,
-  ): { updates: AsyncIterable<WatchUpdate>; applied(position: bigint): Promise<void> };
+  watch(from: Position, signal: AbortSignal): { updates: AsyncIterable<WatchUpdate>; applied(position: bigint): void };
 }
 
 /** The services over one channel. */
@@ -114,10 +111,10 @@ export function serverApi(channel: Channel): ServerApi {
         deadlineMs: callDeadline,
         ...(signal === undefined ? {} : { signal }),
       });
-      await stream.send({ params: { data, params: { csr } } });
+      post(stream, { params: { data, params: { csr } } });
       for await (const message of stream.responses as AsyncIterable<any>) {
         if (message.challenge !== undefined && message.challenge !== null && message.step === 'challenge') {
-          await stream.send({ challenge_response: await answer(message.challenge) });
+          post(stream, { challenge_response: await answer(message.challenge) });
           continue;
         }
         if (message.result?.svid === undefined || message.result.svid === null) break;
@@ -173,18 +170,16 @@ export function serverApi(channel: Channel): ServerApi {
     },
     watch(from, signal) {
       const stream = channel.bidi(syncService, 'Watch', { signal });
-      const started = stream.send({ start: { position: from.position.toString(), log_id: from.logId } });
+      post(stream, { start: { position: from.position.toString(), log_id: from.logId } });
       return {
-        updates: watchUpdates(stream.responses as AsyncIterable<any>, started),
-        applied: (position) => stream.send({ applied: { position: position.toString() } }),
+        updates: watchUpdates(stream.responses as AsyncIterable<any>),
+        applied: (position) => post(stream, { applied: { position: position.toString() } }),
       };
     },
   };
 }
 
-async function* watchUpdates(messages: AsyncIterable<any>, started: Promise<void>): AsyncGenerator<WatchUpdate> {
-  // A send that fails ends the stream too, and the stream says why.
-  started.catch(() => {});
+async function* watchUpdates(messages: AsyncIterable<any>): AsyncGenerator<WatchUpdate> {
   for await (const message of messages) {
     yield {
       position: BigInt(message.position),
@@ -218,7 +213,7 @@ async function syncEntries(
     if (done) throw new Fault('peer/unavailable', 'the server ended the synchronisation of entries half way');
     return value;
   };
-  await stream.send({ output_mask: entryMask });
+  post(stream, { output_mask: entryMask });
   let message = await next();
   if (message.entry_revisions.length === 0) {
     stream.end();
@@ -242,7 +237,7 @@ async function syncEntries(
   const wanted = [...choose(revisions)].sort();
   const entries: WireEntry[] = [];
   for (let start = 0; start < wanted.length; start += pageSize) {
-    await stream.send({ ids: wanted.slice(start, start + pageSize) });
+    post(stream, { ids: wanted.slice(start, start + pageSize) });
     for (;;) {
       message = await next();
       if (message.entry_revisions.length > 0)
@@ -253,6 +248,11 @@ async function syncEntries(
   }
   stream.end();
   return { entries, revisions };
+}
+
+/** Sends without waiting: a message that cannot be sent means that the call is over, and its responses say why. */
+function post(stream: Conversation, message: object): void {
+  stream.send(message).catch(() => {});
 }
 
 function refused(entryId: string, status: { code: number; message: string } | null | undefined): Fault {

@@ -104,6 +104,7 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
       return undefined;
     }
   };
+  let forgotten = false;
   // One write after the other, so that the last one asked for is the one that stays.
   let writes: Promise<unknown> = Promise.resolve();
   const inTurn = (work: () => Promise<unknown>): Promise<void> => {
@@ -132,14 +133,18 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
     world: await readCache(paths.world, worldFrom),
     svids: (await readCache(paths.svids, (document) => document.svids.map(workloadFrom) as WorkloadSvid[])) ?? [],
     dropped,
-    saveNode: (record, trust) =>
-      write(paths.node, {
+    saveNode(record, trust) {
+      forgotten &&= record === undefined;
+      return write(paths.node, {
         bundle: bundleTo(trust),
         ...(record !== undefined && keepKeys && { svid: { ...heldTo(record), reattestable: record.reattestable } }),
-      }),
-    saveWorld: (world) => write(paths.world, worldTo(world)),
+      });
+    },
+    async saveWorld(world) {
+      if (!forgotten) await write(paths.world, worldTo(world));
+    },
     async saveSvids(svids) {
-      if (!keepKeys) return;
+      if (!keepKeys || forgotten) return;
       await write(paths.svids, {
         svids: svids.map((svid) => ({
           ...heldTo(svid),
@@ -150,6 +155,8 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
       });
     },
     async forget(trust) {
+      // What is written later, at the end of the program, must not bring anything back.
+      forgotten = true;
       await write(paths.node, { bundle: bundleTo(trust) });
       await inTurn(() => Promise.all([rm(paths.world, { force: true }), rm(paths.svids, { force: true })]));
     },

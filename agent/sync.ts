@@ -16,6 +16,7 @@ import type { Cache, WorldChange } from './cache.ts';
 import type { ServerLink } from './link.ts';
 import type { EntryRevision, ServerApi } from './server-api.ts';
 import { watchOnce } from './watch.ts';
+import { why } from './why.ts';
 
 export interface SyncStatus {
   readonly mode: 'push' | 'poll';
@@ -122,8 +123,11 @@ export function makeSync(ports: SyncPorts): Sync {
   link.onRenewed(() => wake());
 
   const poll = async (signal: AbortSignal): Promise<void> => {
-    apply(await link.call((api) => readWorld(api, cache, log, signal)));
+    // Whoever asked for it before it began is answered by it.
+    poked = false;
+    const world = await link.call((api) => readWorld(api, cache, log, signal));
     polls++;
+    apply(world);
   };
   const failed = (error: unknown): void => {
     outage = error instanceof Fault ? error : new Fault('system/failed', 'synchronisation failed', { cause: error });
@@ -179,7 +183,7 @@ export function makeSync(ports: SyncPorts): Sync {
         signal.throwIfAborted();
         failures++;
         failed(error);
-        log.warn({ err: error, failures }, 'entries not synchronised');
+        log.warn({ ...why(error), failures }, 'entries not synchronised');
       } finally {
         polling = false;
       }
@@ -201,6 +205,7 @@ export function makeSync(ports: SyncPorts): Sync {
       for (;;) {
         try {
           mode = 'push';
+          poked = false;
           await watchOnce({ clock, random, log, link, cache, apply, upToDate, signal });
         } catch (error) {
           signal.throwIfAborted();
@@ -212,7 +217,7 @@ export function makeSync(ports: SyncPorts): Sync {
           }
           failures++;
           failed(error);
-          log.warn({ err: error, failures }, 'stream of changes ended');
+          log.warn({ ...why(error), failures }, 'stream of changes ended');
           await pause(backoffDelay(pushBackoff, failures, random.unit()), signal);
         }
       }
@@ -278,7 +283,7 @@ export function takeEntries(wire: readonly WireEntry[], trustDomain: TrustDomain
     try {
       return readEntry(entry, trustDomain);
     } catch (error) {
-      log.warn({ entry: entry.id, err: error }, 'entry refused');
+      log.warn({ entry: entry.id, ...why(error) }, 'entry refused');
       return [];
     }
   });

@@ -50,8 +50,7 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
         if (!update.complete) continue;
         ports.apply(finish(group, update));
         group = undefined;
-        // An acknowledgement that cannot be sent is followed by the end of the stream, which says why.
-        applied(update.position).catch(() => {});
+        applied(update.position);
       }
       throw new Fault('peer/unavailable', 'the server ended the stream of changes');
     });

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { agentProgram, readAgentOptions } from '../../agent/config.ts';
+import { inspectOptions, rowsOf } from '../../src/config.ts';
+
+const least = { trustDomain: 'example.org', server: '127.0.0.1:8081', trustBundle: 'bundle.pem' };
+
+test('domain, server and a bundle are enough; all else has the defaults SPIRE has', async () => {
+  const { options, warnings } = await readAgentOptions({ flags: least });
+  assert.deepEqual(warnings, []);
+  assert.deepEqual(options, {
+    trustDomain: 'example.org',
+    server: { host: '127.0.0.1', port: 8081 },
+    dataDir: '.mutual/agent',
+    socket: '.mutual/agent/public/api.sock',
+    adminSocket: '.mutual/agent/private/admin.sock',
+    trustBundle: 'bundle.pem',
+    insecureBootstrap: false,
+    nodeAttestor: {},
+    workloadKeyType: 'ec-p256',
+    x509SvidCacheSize: 1000,
+    jwtSvidCacheSize: 1000,
+    syncInterval: 5000,
+    allowUnauthenticatedVerifiers: false,
+    allowedForeignJwtClaims: [],
+    workloadAttestors: { unix: { discoverWorkloadPath: false, workloadSizeLimit: 0 } },
+    keys: { store: 'disk' },
+    log: { level: 'info', format: 'text' },
+    health: { livePath: '/live', readyPath: '/ready' },
+    metrics: {},
+  });
+});
+
+test('the fixed names that scripts rely on', () => {
+  const rows = rowsOf(agentProgram.table);
+  const flags = rows.map(({ flag }) => flag);
+  const fixed = [
+    '--trust-domain',
+    '--server',
+    '--data-dir',
+    '--socket',
+    '--admin-socket',
+    '--join-token',
+    '--join-token-file',
+    '--trust-bundle',
+  ];
+  for (const flag of fixed) assert.ok(flags.includes(flag), flag);
+  const env = (path: string): string | undefined => rows.find((row) => row.path === path)?.env;
+  assert.equal(env('joinToken'), 'MUTUAL_JOIN_TOKEN');
+  assert.equal(env('socket'), 'SPIFFE_ENDPOINT_SOCKET');
+  assert.equal(new Set(flags).size, flags.length);
+  assert.equal(new Set(rows.map((row) => row.env)).size, rows.length);
+});
+
+test('WE-8 the socket is taken from SPIFFE_ENDPOINT_SOCKET, as the standard writes it', async () => {
+  const { options } = await readAgentOptions({
+    flags: least,
+    env: { SPIFFE_ENDPOINT_SOCKET: 'unix:///run/mutual/api.sock' },
+  });
+  assert.equal(options.socket, '/run/mutual/api.sock');
+});
+
+const refused: [string, object, RegExp][] = [
+  [
+    'nothing to know the server by',
+    { trustBundle: undefined },
+    /^trustBundle: the agent has nothing to know the server by; give one of --trust-bundle/,
+  ],
+  [
+    'two ways to know it',
+    { trustRootHash: 'a'.repeat(64) },
+    /^--trust-root-hash: is given beside trustBundle; keep one$/,
+  ],
+  [
+    'two tokens',
+    { joinToken: 'x', joinTokenFile: 'y' },
+    /^--join-token-file: is given beside joinToken; a node proves itself in one way/,
+  ],
+  [
+    'a token and a certificate',
+    { joinToken: 'x', nodeAttestorX509popPrivateKeyPath: 'k', nodeAttestorX509popCertificatePath: 'c' },
+    /^nodeAttestor\.x509pop: is given beside joinToken/,
+  ],
+  [
+    'half of x509pop',
+    { nodeAttestorX509popPrivateKeyPath: 'k' },
+    /^nodeAttestor\.x509pop\.certificatePath: is not set/,
+  ],
+  ['a server without a port', { server: 'localhost' }, /^--server: "localhost" is not HOST:PORT/],
+  [
+    'a bundle over plain http',
+    { trustBundle: undefined, trustBundleUrl: 'http://x' },
+    /^--trust-bundle-url: "http:\/\/x" is not an https URL/,
+  ],
+  ['a socket path of 108 bytes', { socket: `/${'s'.repeat(107)}` }, /^--socket: socket path .* is 108 bytes long/],
+  [
+    'an admin socket beside the public one',
+    { socket: '/run/a/api.sock', adminSocket: '/run/a/admin.sock' },
+    /^--admin-socket: "\/run\/a\/admin.sock" lies in the directory of the Workload API's socket/,
+  ],
+  [
+    'an admin socket below the public one',
+    { socket: '/run/a/api.sock', adminSocket: '/run/a/b/admin.sock' },
+    /^--admin-socket: .* lies in the directory/,
+  ],
+  [
+    'an availability target of an hour',
+    { availabilityTarget: '1h' },
+    /^--availability-target: "1h" is not a duration from 24h/,
+  ],
+  [
+    'a key type the agent cannot hand out',
+    { workloadKeyType: 'rsa-4096' },
+    /^--workload-key-type: "rsa-4096" is not one of/,
+  ],
+];
+for (const [what, flags, says] of refused) {
+  test(`refuses ${what}`, async () => {
+    const { problems } = await inspectOptions(agentProgram, { flags: { ...least, ...flags } });
+    assert.equal(problems.length, 1, problems.join('\n'));
+    assert.match(problems[0]!, says);
+  });
+}
+
+test('insecure only by name, and then with a warning', async () => {
+  const { warnings } = await readAgentOptions({ flags: { ...least, trustBundle: undefined, insecureBootstrap: true } });
+  assert.match(warnings.join(), /^--insecure-bootstrap: the first server that answers is believed/);
+});
+
+test('a join token is never told', async () => {
+  const flags = { ...least, joinToken: 'canary-token', joinTokenFile: 'y', server: 'x' };
+  const { problems } = await inspectOptions(agentProgram, { flags });
+  assert.doesNotMatch(problems.join(), /canary/);
+});
