@@ -85,7 +85,8 @@ export async function deleteNode(tx: Transaction, id: SpiffeId): Promise<boolean
   if (old === undefined) return false;
   await tx.all(remove, { seq: old.seq });
   tx.append({ kind: 'node', id, node: undefined });
-  await deleteChildren(tx, id);
+  // A token is good once, so this node never comes back. Others may attest again, and find what an operator gave them.
+  if (old.attestationType === 'join_token') await deleteChildren(tx, id);
   return true;
 }
 

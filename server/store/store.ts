@@ -104,7 +104,10 @@ export interface Nodes {
   activate(id: SpiffeId, serial: string): Promise<boolean>;
   /** Clears both serials; the record stays. False when there is no such node. */
   ban(id: SpiffeId): Promise<boolean>;
-  /** Evicts: removes the node, its selectors, and every entry whose parent it is. False when there is no such node. */
+  /**
+   * Evicts: removes the node and its selectors, and for one attested by a join token, which cannot come back, every entry
+   * whose parent it is. False when there is no such node.
+   */
   delete(id: SpiffeId): Promise<boolean>;
   setVersion(id: SpiffeId, agentVersion: string): Promise<boolean>;
   get(id: SpiffeId): Promise<StoredNode | undefined>;

@@ -371,7 +371,7 @@ export function storeSuite(name: string, subject: StoreSubject): void {
       assert.equal(await store.nodes.attest(node(one)), 'attested');
     });
 
-    test('user-needs alias outliving its node: evicting a node deletes every entry whose parent it is', async (store) => {
+    test('user-needs alias outliving its node: evicting a node of a join token deletes every entry whose parent it is', async (store) => {
       const agent = '/spire/agent/join_token/tok';
       const alias = draft('/alias', {
         parentId: id(agent),
@@ -381,13 +381,22 @@ export function storeSuite(name: string, subject: StoreSubject): void {
         await store.tokens.create({ value: 'tok', expiresAt: 10 }, { draft: alias, stamp: stamp() }),
         'created',
       );
-      await store.nodes.attest(node(agent), { value: 'tok', now: 5 });
+      await store.nodes.attest(node(agent, { attestationType: 'join_token' }), { value: 'tok', now: 5 });
       const own = await create(store, draft('/own', { parentId: id(agent) }));
       const other = await create(store, draft('/other', { parentId: id('/spire/agent/join_token/tok2') }));
       assert.equal(await store.nodes.delete(id(agent)), true);
       assert.equal(await store.nodes.delete(id(agent)), false);
       assert.equal(await store.entries.get(own.id), undefined);
       assert.deepEqual(await store.entries.scan(0, 10), [other]);
+      await assertLogIsWhole(store);
+    });
+
+    test('evicting a node that can attest again keeps the entries an operator made for it', async (store) => {
+      const agent = '/spire/agent/x509pop/1';
+      await store.nodes.attest(node(agent));
+      const own = await create(store, draft('/own', { parentId: id(agent) }));
+      assert.equal(await store.nodes.delete(id(agent)), true);
+      assert.deepEqual(await store.entries.get(own.id), own);
       await assertLogIsWhole(store);
     });
 
