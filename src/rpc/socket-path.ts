@@ -1,5 +1,5 @@
 /** Binding a Unix socket so that it appears whole, with its mode, and only in the place of one that nobody serves. */
-import { chmodSync, lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { Fault, quote } from '../errors.ts';
@@ -34,7 +34,7 @@ export async function listenOnPath(server: Server, path: string, mode: number, b
   // socket left behind is replaced in one step, and closing does not remove a successor's.
   const neighbour = path.slice(0, -1) + (path.endsWith('~') ? '-' : '~');
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    makeDirectory(dirname(path));
     await requireFree(path);
     await requireFree(neighbour);
     removeIfThere(neighbour);
@@ -49,6 +49,17 @@ export async function listenOnPath(server: Server, path: string, mode: number, b
   return () => {
     if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) removeIfThere(path);
   };
+}
+
+/** Step by step: Node's recursive mkdir never returns from file systems that take no directories, such as /proc. */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectory(dirname(path));
+  try {
+    mkdirSync(path, 0o755);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
 }
 
 function listening(server: Server, path: string, backlog: number): Promise<void> {
