@@ -6,6 +6,7 @@
 import pino from 'pino';
 import { Fault, quote } from './errors.ts';
 import { clean, type Loggable } from './log/redact.ts';
+import { openFileSink, type Sink, standardError } from './log/sink.ts';
 import { textLine } from './log/text.ts';
 import type { Clock } from './run/clock.ts';
 
@@ -125,18 +126,11 @@ function cleanFields(fields: Readonly<Record<string, unknown>>): Record<string, 
   );
 }
 
-interface Sink {
-  write(line: string): void;
-  reopen(): void;
-  close(): void;
-}
-
 function openSink({ file, write }: LogOptions): Sink {
   if (write !== undefined) return { write, reopen: drop, close: drop };
-  // Written at once: the last line before a crash is the one that is needed.
-  if (file === undefined) return guarded(pino.destination({ fd: 2, sync: true }), false);
+  if (file === undefined) return standardError;
   try {
-    return guarded(pino.destination({ dest: file, append: true, sync: true, mode: 0o640 }), true);
+    return openFileSink(file);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new Fault('config/invalid', `log file ${quote(file)} cannot be opened: ${why}`, {
@@ -144,28 +138,4 @@ function openSink({ file, write }: LogOptions): Sink {
       cause: error,
     });
   }
-}
-
-type Destination = ReturnType<typeof pino.destination>;
-
-/** A full disk or a closed pipe must not stop the program: such lines are lost. */
-function guarded(destination: Destination, isFile: boolean): Sink {
-  destination.on('error', drop);
-  return {
-    write(line) {
-      try {
-        destination.write(line);
-      } catch {
-        // As above.
-      }
-    },
-    reopen() {
-      if (isFile) destination.reopen();
-    },
-    close() {
-      if (!isFile) return;
-      destination.flushSync();
-      destination.end();
-    },
-  };
 }

@@ -51,7 +51,7 @@ const secretTexts: readonly (readonly [RegExp, string])[] = [
   [/\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}/gi, `$1 ${mask}`],
   [/\b([a-z][a-z0-9+.-]*:\/\/[^\s:/@]*):[^\s@/]+@/gi, `$1:${mask}@`],
   [
-    /\b((?:join[_-]?)?token|password|passphrase|secret)(["']?\s*[=:]\s*["']?)(?=[^\s"',;}]*\d)[^\s"',;}]{6,}/gi,
+    /(?<![a-z0-9])((?:join[_-]?)?token|password|passphrase|secret)(["']?\s*[=:]\s*["']?)(?=[^\s"',;}]*\d)[^\s"',;}]{6,}/gi,
     `$1$2${mask}`,
   ],
 ];

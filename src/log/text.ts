@@ -5,7 +5,9 @@ const plainValue = /^[A-Za-z0-9_./:@%+,[\]-]+$/;
 /** Turns one JSON line into one line of text. Control characters stay escaped, so that a value cannot forge a line. */
 export function textLine(json: string): string {
   const { level, time, event, ...fields } = JSON.parse(json) as Record<string, unknown>;
-  const rest = [...flatten(fields, '')].map(([name, value]) => ` ${name}=${printValue(value)}`).join('');
+  const rest = [...flatten(fields, '')]
+    .map(([name, value]) => ` ${escapeControls(name)}=${printValue(value)}`)
+    .join('');
   return `${String(time)} ${String(level).toUpperCase().padEnd(5)} ${escapeControls(String(event))}${rest}\n`;
 }
 
