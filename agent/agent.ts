@@ -110,7 +110,15 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     undo.push(() => link.close());
     const running = tasks();
     undo.push(() => running.close());
-    const sync = makeSync({ clock, random, log, link, cache, interval: options.syncInterval });
+    const sync = makeSync({
+      clock,
+      random,
+      log,
+      link,
+      cache,
+      interval: options.syncInterval,
+      onReturn: () => renewal.retry(),
+    });
     const jwts = makeJwtCache({ clock, random, link, cache, capacity: options.jwtSvidCacheSize });
     const { workloadKeyType: keyType, availabilityTarget } = options;
     const renewal = makeRenewal({ clock, random, log, link, cache, keyType, availabilityTarget });

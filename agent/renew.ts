@@ -29,6 +29,8 @@ export interface RenewPorts {
 export interface Renewal {
   /** Why SVIDs cannot be got now; undefined when the last request worked. */
   readonly outage: Fault | undefined;
+  /** The server can be reached again: what failed is tried anew. */
+  retry(): void;
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -38,6 +40,8 @@ const smallestBatch = 1;
 const backoff: Backoff = { first: 500, most: 4 * 60_000, factor: 1.5 };
 /** While somebody waits for an SVID the server is not left alone for longer than this, milliseconds. */
 const mostWithWaiting = 5_000;
+/** Agents that find their server again begin within this, milliseconds. */
+const spread = 2_000;
 /** An entry that was refused an SVID is asked for again after this long, milliseconds. */
 const refusedFor = 30_000;
 
@@ -47,6 +51,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   let batchSize = largestBatch;
   let kicked = false;
   let wake: () => void = () => {};
+  let hurry: () => void = () => {};
   /** Entries whose SVID a tainted authority has signed. */
   const forced = new Set<string>();
   const refusedUntil = new Map<string, number>();
@@ -136,6 +141,27 @@ export function makeRenewal(ports: RenewPorts): Renewal {
     }
   };
 
+  /** The nearer the end of an SVID, the sooner another attempt; one that is not there at all is somebody's wait. */
+  const mostDelay = (batch: readonly AuthorizedEntry[]): number => {
+    const ends = Math.min(...batch.map((entry) => cache.svidFor(entry)?.notAfter ?? 0));
+    return Math.min(Math.max((ends - clock.now()) / 2, mostWithWaiting), backoff.most);
+  };
+
+  /** Waits after a failure; the server's return ends it. */
+  const rest = async (ms: number, signal: AbortSignal): Promise<void> => {
+    const back = new AbortController();
+    hurry = () => back.abort(new Error('the server is back'));
+    try {
+      await sleep(clock, ms, AbortSignal.any([signal, back.signal]));
+    } catch (error) {
+      if (signal.aborted) throw error;
+      // Not all agents in the same moment.
+      await sleep(clock, spread * random.unit(), signal);
+    } finally {
+      hurry = () => {};
+    }
+  };
+
   const forgetGone = (): void => {
     for (const id of refusedUntil.keys()) if (!cache.entries.has(id)) refusedUntil.delete(id);
     for (const id of forced) if (!cache.svids.has(id)) forced.delete(id);
@@ -145,6 +171,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
     get outage() {
       return outage;
     },
+    retry: () => hurry(),
     async run(signal) {
       for (let failures = 0; ; ) {
         kicked = false;
@@ -170,8 +197,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
             batch.map(({ id }) => id),
             outage,
           );
-          const most = batch.some((entry) => cache.svidFor(entry) === undefined) ? mostWithWaiting : backoff.most;
-          await sleep(clock, backoffDelay({ ...backoff, most }, failures, random.unit()), signal);
+          await rest(backoffDelay({ ...backoff, most: mostDelay(batch) }, failures, random.unit()), signal);
         }
       }
     },

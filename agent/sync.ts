@@ -43,6 +43,8 @@ export interface SyncPorts {
   readonly cache: Cache;
   /** Milliseconds between polls. */
   readonly interval: number;
+  /** Told when the server can be reached again. */
+  readonly onReturn?: () => void;
 }
 
 /** Federated bundles asked for at once. */
@@ -71,8 +73,11 @@ export function makeSync(ports: SyncPorts): Sync {
 
   const upToDate = (): void => {
     lastSuccess = clock.now();
-    outage = undefined;
     failures = 0;
+    if (outage !== undefined) {
+      outage = undefined;
+      ports.onReturn?.();
+    }
     first.resolve();
     for (const told of [...applied]) told();
   };

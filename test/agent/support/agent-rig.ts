@@ -40,6 +40,8 @@ export async function agentRig(options: RigOptions = {}) {
   const clock = drivenClock();
   const random = middling(options.units);
   const server = fakeServer(clock);
+  // No node runs here to renew the agent's own SVID.
+  server.agentTtl = 30 * 86_400_000;
   options.before?.(server);
   const link = serverLink(clock, (node) => server.open(node));
   const cache = makeCache({
@@ -50,7 +52,15 @@ export async function agentRig(options: RigOptions = {}) {
     world: options.world,
     svids: options.svids ?? [],
   });
-  const sync = makeSync({ clock, random, log: silentLog, link, cache, interval: 5_000 });
+  const sync = makeSync({
+    clock,
+    random,
+    log: silentLog,
+    link,
+    cache,
+    interval: 5_000,
+    onReturn: () => renewal.retry(),
+  });
   const renewal = makeRenewal({
     clock,
     random,
