@@ -260,12 +260,10 @@ function limits({ deadlineMs }: CallOptions): GrpcCallOptions {
 
 /** What grpc-js says of a connection that did not come about, without its own words around it. */
 function connectionProblem(message: string): string | undefined {
-  const match =
-    /^No connection established\. (?:Last error: )?(?:Error: )?(.*?)(?: \(\d{4}-[^)]*\))?\.? ?(?:Resolution note:.*)?$/s.exec(
-      message,
-    );
-  if (match !== null) return match[1] === '' ? 'no connection was established' : match[1];
-  return /^Name resolution failed|^Connection dropped|^Failed to connect/.test(message) ? message : undefined;
+  if (/^Name resolution failed|^Connection dropped/.test(message)) return message;
+  if (!/^(?:round_robin: )?No connection established\./.test(message)) return undefined;
+  const [, last = ''] = /.*Last error: (?:Error: )?(.*)$/s.exec(message.replace(/\.? ?Resolution note:.*$/s, '')) ?? [];
+  return last.replace(/ \(\d{4}-\d\d-.*$/s, '') || 'no connection was established';
 }
 
 /** TLS as SPIFFE wants it: Node does the handshake, and who the server is, we check ourselves. */
