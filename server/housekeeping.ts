@@ -47,12 +47,3 @@ async function tidy({ options, store, world, clock, log }: HousekeepingPorts): P
   if (position > keptChanges) await store.log.prune(position - keptChanges);
   if (tokens + entries + nodes > 0) log.info({ tokens, entries, nodes }, 'expired things removed');
 }
-
-/** The name of this database's log, made once: a position means something only together with it. */
-export async function logName(store: Store, random: Random): Promise<string> {
-  for (;;) {
-    const stored = await store.journal.get('log');
-    if (stored) return stored.text;
-    await store.journal.put('log', random.uuid(), 0);
-  }
-}

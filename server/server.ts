@@ -40,7 +40,7 @@ import type { ServerOptions } from './config.ts';
 import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';
 import { followWorld } from './entries/world.ts';
-import { keepHouse, logName } from './housekeeping.ts';
+import { keepHouse } from './housekeeping.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
 
@@ -97,7 +97,13 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     const authorities = await startAuthorities(options, { store, keys, clock, random, log, serverName });
     await world.reach();
 
+    const checkAccess = accessControl({ trustDomain, adminIds: options.adminIds, world, nodes: store.nodes, clock });
     const rights = new WeakMap<Call, Rights>();
+    const recheck = async (call: Call): Promise<Rights> => {
+      const now = await checkAccess(call);
+      rights.set(call, now);
+      return now;
+    };
     const context: Context = {
       trustDomain,
       options,
@@ -106,12 +112,13 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       authorities,
       limit: rateLimiter(options.rateLimits, clock),
       rightsOf: (call) => rights.get(call) as Rights,
+      recheck,
       clock,
       random,
       log,
     };
     const watching = watchers(world, trustDomain);
-    world.onChanges((changes) => watching.tell(changes));
+    world.onChange((change) => watching.tell(change));
     const shared = [
       await agentService(context),
       bundleService(context),
@@ -121,11 +128,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       localAuthorityService(context),
     ];
     const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
-    const agentOnly = [syncService(context, watching, await logName(store, random))];
+    const agentOnly = [syncService(context, watching, store.log.id)];
 
-    const checkAccess = accessControl({ trustDomain, adminIds: options.adminIds, world, nodes: store.nodes, clock });
     const guard = async (call: Call): Promise<void> => {
-      rights.set(call, await checkAccess(call));
+      await recheck(call);
     };
     const collected = options.metrics.listen ? await prometheusMetrics('server', version) : undefined;
     collected?.measured('entries', 'Registration entries.', () => world.entries.size);

@@ -20,6 +20,11 @@ export interface Context {
   readonly limit: Limiter;
   /** The rights the access check found for this call. */
   rightsOf(call: Call): Rights;
+  /**
+   * Checks the access anew, for handlers that have waited for something since: the caller may have been banned, evicted
+   * or replaced meanwhile, or its SVID have expired. Throws `caller/denied`.
+   */
+  recheck(call: Call): Promise<Rights>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

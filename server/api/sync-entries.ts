@@ -6,17 +6,20 @@ import { Fault } from '../../src/errors.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import { type EntryMask, entryToWire } from '../../src/wire/entry.ts';
 import { authorizedEntries } from '../entries/authorized.ts';
-import type { StoredEntry } from '../store/store.ts';
+import type { StoredEntry, StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
+import { entrySize } from './sync-group.ts';
 
 const pageSize = 500;
+/** A message stays below this, so that it passes the 4 MiB limit of any agent. */
+const pageBytes = 1024 * 1024;
 
 interface SyncRequest {
   output_mask: EntryMask | null;
   ids: string[];
 }
 
-export function syncAuthorizedEntries({ world, rightsOf }: Context) {
+export function syncAuthorizedEntries({ world, recheck }: Context) {
   return async (
     requests: AsyncIterable<SyncRequest>,
     call: Call,
@@ -30,8 +33,9 @@ export function syncAuthorizedEntries({ world, rightsOf }: Context) {
     if (mask && !mask.revision_number) {
       throw new Fault('input/invalid', 'revision number cannot be masked: it says which entries changed');
     }
-    const entries = authorizedEntries(world, rightsOf(call).node!);
-    if (entries.length <= pageSize) {
+    // A stream may be opened long before its first message, and go on for long: the caller is checked at each.
+    const entries = authorizedEntries(world, (await recheck(call)).node as StoredNode);
+    if (entries.length <= pageSize && totalSize(entries) <= pageBytes) {
       await send({ entries: entries.map((entry) => entryToWire(entry, mask)) });
       return;
     }
@@ -39,11 +43,8 @@ export function syncAuthorizedEntries({ world, rightsOf }: Context) {
 
     const held = new Map(entries.map((entry) => [entry.id, entry]));
     for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-      const asked: StoredEntry[] = [];
-      for (const id of next.value.ids) {
-        const entry = held.get(id);
-        if (entry) asked.push(entry);
-      }
+      await recheck(call);
+      const asked = [...new Set(next.value.ids)].flatMap((id) => held.get(id) ?? []);
       await sendPages(asked, (page) => ({ entries: page.map((entry) => entryToWire(entry, mask)) }), send);
     }
   };
@@ -59,8 +60,18 @@ async function sendPages(
   message: (page: readonly StoredEntry[]) => object,
   send: (message: object) => Promise<void>,
 ): Promise<void> {
-  for (let start = 0; start === 0 || start < entries.length; start += pageSize) {
-    const more = start + pageSize < entries.length;
-    await send({ ...message(entries.slice(start, start + pageSize)), more });
-  }
+  let start = 0;
+  do {
+    let end = start;
+    for (let bytes = 0; end < entries.length && end - start < pageSize; end++) {
+      bytes += entrySize(entries[end] as StoredEntry);
+      if (bytes > pageBytes && end > start) break;
+    }
+    await send({ ...message(entries.slice(start, end)), more: end < entries.length });
+    start = end;
+  } while (start < entries.length);
+}
+
+function totalSize(entries: readonly StoredEntry[]): number {
+  return entries.reduce((sum, entry) => sum + entrySize(entry), 0);
 }

@@ -6,12 +6,11 @@
 import { Fault } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
-import { bundleToWire } from '../../src/wire/bundle.ts';
-import { entryToWire } from '../../src/wire/entry.ts';
 import { authorizedEntries, descendants, federatedDomains, mayHold } from '../entries/authorized.ts';
 import type { Watcher, Watchers } from '../entries/watchers.ts';
 import type { Change, StoredEntry, StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
+import { type Group, groupMessages } from './sync-group.ts';
 
 interface WatchRequest {
   start?: { position: string; log_id: string } | null;
@@ -19,24 +18,25 @@ interface WatchRequest {
   ask?: { id: string } | null;
 }
 
-/** Stays well under a message of 1 MB, whatever the entries. */
-const chunkBytes = 512 * 1024;
 /** A resume further behind than this is cheaper as a snapshot. */
 const mostChanges = 10_000;
 
 /** @param logId names the database's log: positions of another one mean nothing here */
 export function syncService(context: Context, watchers: Watchers, logId: string): Service {
-  const { trustDomain, store, world, clock, rightsOf, log } = context;
+  const { trustDomain, store, world, clock, rightsOf, recheck, log } = context;
 
   /** The entries that may differ since `after`, or undefined when only a snapshot will do. */
   async function changedSince(after: number, node: StoredNode): Promise<ReadonlySet<string> | undefined> {
-    if (after > world.position || after + 1 < (await store.log.oldest())) return undefined;
-    if (world.position - after > mostChanges) return undefined;
+    if (!(after <= world.position) || world.position - after > mostChanges) return undefined;
     const ids = new Set<string>();
     for (let at = after; at < world.position; ) {
-      const changes = await store.log.read(at, 1000);
-      const last = changes.at(-1);
-      if (!last) break;
+      const changes = await store.log.read(at, 1000).catch((error: unknown) => {
+        // Forgotten already, or another moment too late.
+        if (error instanceof Fault && error.code === 'state/refused') return undefined;
+        throw error;
+      });
+      const last = changes?.at(-1);
+      if (!changes || !last) return undefined;
       for (const change of changes) {
         if (change.kind === 'node' && change.id === node.id) return undefined;
         if (change.kind === 'entry') for (const id of touched(change)) ids.add(id);
@@ -58,7 +58,10 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     const first = await incoming.next();
     const start = first.done ? undefined : first.value.start;
     if (!start) throw new Fault('input/invalid', 'the first message must be a start');
-    const node = rightsOf(call).node as StoredNode;
+    // A stream may be opened long before its first message: what the caller was then does not count.
+    const node = (await recheck(call)).node as StoredNode;
+    const leaf = call.caller.kind === 'tls' ? call.caller.svid?.leaf : undefined;
+    const serial = leaf?.serial.toString();
 
     const wake = signalled();
     const dirty = new Set<string>();
@@ -66,11 +69,12 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     /** Whether a group is owed though nothing changed, and the question that it answers. */
     let owed = false;
     let answer = 0;
-    let failure: Fault | undefined;
     let ended = false;
+    const { promise: stopped, resolve: stop, reject: fail } = Promise.withResolvers<void>();
     const stopWith = (fault: Fault | undefined): void => {
-      failure ??= fault;
       ended = true;
+      if (fault) fail(fault);
+      else stop();
       wake.signal();
     };
     const watcher: Watcher = {
@@ -89,8 +93,10 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
           stopWith(new Fault('caller/denied', 'the agent is no longer attested', { reason: 'AGENT_NOT_ATTESTED' }));
         else if (now.serial === '')
           stopWith(new Fault('caller/denied', 'the agent is banned', { reason: 'AGENT_BANNED' }));
-        // New selectors, new rights: the agent comes back and gets a snapshot.
+        // New selectors, new rights: the agent comes back and gets a snapshot. Likewise when it has another SVID now:
+        // whoever still holds the old one is not let in again.
         else if (now.selectors.join() !== node.selectors.join()) stopWith(undefined);
+        else if (now.serial !== serial && now.nextSerial !== serial) stopWith(undefined);
       },
       announce() {
         owed = true;
@@ -98,7 +104,9 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       },
     };
     const unwatch = watchers.add(watcher);
-    const leaf = call.caller.kind === 'tls' ? call.caller.svid?.leaf : undefined;
+    // It may have changed between the check and the watch.
+    const known = world.nodes.get(node.id);
+    if (known && known !== node) watcher.nodeChanged();
     const cancelExpiry = clock.after((leaf?.notAfter ?? 0) - clock.now(), () =>
       stopWith(new Fault('caller/denied', 'the agent SVID of this stream has expired', { reason: 'AGENT_EXPIRED' })),
     );
@@ -122,88 +130,92 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     const held = new Set<string>();
     const domains = new Set<TrustDomain>([trustDomain]);
     try {
-      const resumed = start.log_id === logId ? await changedSince(Number(start.position), node) : undefined;
-      // From here to the send nothing waits: position, entries and bundles are of one moment.
-      const position = world.position;
-      const entries = authorizedEntries(world, node);
-      for (const entry of entries) held.add(entry.id);
-      for (const domain of federatedDomains(entries)) domains.add(domain);
-      const bundles = [...domains];
-      if (resumed) {
-        // What changed while the log was read is in `dirty`: the agent may hold it still, so it is told all the same.
-        const ids = new Set([...resumed, ...dirty]);
-        dirty.clear();
-        await sendGroup({ position, snapshot: false, ...split(ids, (entry) => held.has(entry.id)), bundles });
-      } else {
-        await sendGroup({ position, snapshot: true, entries, removed: [], bundles });
-      }
-      while (!ended) {
-        if (dirty.size === 0 && dirtyBundles.size === 0 && !owed) await wake.next();
-        if (ended) break;
-        const delta = takeDelta();
-        if (delta) await sendGroup(delta);
-      }
+      // Not the work alone: it may be waiting for an agent that does not read.
+      await Promise.race([work(start), stopped]);
+      if (ended) await stopped;
     } finally {
+      ended = true;
       unwatch();
       cancelExpiry();
       call.signal.removeEventListener('abort', onGone);
     }
-    if (failure) throw failure;
+
+    async function work({ position: after, log_id }: { position: string; log_id: string }): Promise<void> {
+      const resumed = log_id === logId ? await changedSince(Number(after), node) : undefined;
+      // Its rights may have ended meanwhile. Nothing may be told for a position at which they were others already.
+      if (ended) return;
+      // From here to the first message nothing waits: position, entries and bundles are of one moment.
+      const entries = authorizedEntries(world, node);
+      for (const entry of entries) held.add(entry.id);
+      for (const domain of federatedDomains(entries)) domains.add(domain);
+      if (resumed) {
+        // What changed while the log was read is in `dirty`: the agent may hold it still, so it is told all the same.
+        const ids = new Set([...resumed, ...dirty]);
+        dirty.clear();
+        const { entries: changed, removed } = split(ids, (entry) => held.has(entry.id));
+        await transmit(groupNow(false, changed, removed, domains));
+      } else {
+        await transmit(groupNow(true, entries, [], domains));
+      }
+      while (!ended) {
+        const delta = takeDelta();
+        if (delta) await transmit(delta);
+        else await wake.next();
+      }
+    }
 
     function takeDelta(): Group | undefined {
       const ids = [...dirty];
-      const changedBundles = [...dirtyBundles].filter((domain) => domains.has(domain));
+      const bundles = new Set([...dirtyBundles].filter((domain) => domains.has(domain)));
       dirty.clear();
       dirtyBundles.clear();
       const { entries, removed } = split(ids, (entry) => mayHold(world, node, entry));
       const gone = removed.filter((id) => held.delete(id));
       for (const entry of entries) held.add(entry.id);
-      const bundles = new Set(changedBundles);
       for (const domain of federatedDomains(entries)) {
         if (!domains.has(domain)) bundles.add(domain);
         domains.add(domain);
       }
       if (entries.length + gone.length + bundles.size === 0 && !owed) return undefined;
       owed = false;
-      return { position: world.position, snapshot: false, entries, removed: gone, bundles: [...bundles] };
+      return groupNow(false, entries, gone, bundles);
     }
 
-    function split(ids: Iterable<string>, allowed: (entry: StoredEntry) => boolean) {
-      const entries: StoredEntry[] = [];
-      const removed: string[] = [];
-      for (const id of ids) {
-        const entry = world.entries.get(id);
-        if (entry && allowed(entry)) entries.push(entry);
-        else removed.push(id);
-      }
-      return { entries, removed };
-    }
-
-    async function sendGroup(group: Group): Promise<void> {
-      const { position, snapshot } = group;
-      const head = { position, log_id: logId, snapshot };
+    async function transmit(group: Group): Promise<void> {
       const answered = answer;
       answer = 0;
-      const present = group.bundles.flatMap((domain) => world.bundles.get(domain) ?? []);
-      const absent = group.bundles.filter((domain) => !world.bundles.has(domain));
-      const last = {
-        bundles: present.map((bundle) => bundleToWire(bundle)),
-        removed_trust_domains: absent,
-        removed_entry_ids: group.removed,
-      };
-      let chunk: object[] = [];
-      let bytes = 0;
-      for (const entry of group.entries) {
-        chunk.push(entryToWire(entry));
-        bytes += sizeOf(entry);
-        if (bytes >= chunkBytes) {
-          await send({ ...head, entries: chunk, complete: false });
-          chunk = [];
-          bytes = 0;
-        }
+      for (const message of groupMessages(group, logId, answered)) {
+        await send(message);
+        if (ended) return;
       }
-      await send({ ...head, ...last, entries: chunk, complete: true, answer: answered });
     }
+  }
+
+  function split(ids: Iterable<string>, allowed: (entry: StoredEntry) => boolean) {
+    const entries: StoredEntry[] = [];
+    const removed: string[] = [];
+    for (const id of ids) {
+      const entry = world.entries.get(id);
+      if (entry && allowed(entry)) entries.push(entry);
+      else removed.push(id);
+    }
+    return { entries, removed };
+  }
+
+  function groupNow(
+    snapshot: boolean,
+    entries: readonly StoredEntry[],
+    removedEntryIds: readonly string[],
+    domains: ReadonlySet<TrustDomain>,
+  ): Group {
+    return {
+      position: world.position,
+      snapshot,
+      entries,
+      removedEntryIds,
+      bundles: [...domains].flatMap((domain) => world.bundles.get(domain) ?? []),
+      removedTrustDomains: [...domains].filter((domain) => !world.bundles.has(domain)),
+    };
   }
 
   return {
@@ -216,21 +228,6 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       },
     },
   };
-}
-
-interface Group {
-  readonly position: number;
-  readonly snapshot: boolean;
-  readonly entries: readonly StoredEntry[];
-  readonly removed: readonly string[];
-  readonly bundles: readonly TrustDomain[];
-}
-
-/** A bound on the encoded size: every text at its worst, and room for tags and numbers. */
-function sizeOf(entry: StoredEntry): number {
-  let size = 200 + 2 * (entry.spiffeId.length + entry.parentId.length) + 3 * entry.hint.length;
-  for (const text of [...entry.selectors, ...entry.dnsNames, ...entry.federatesWith]) size += 16 + 3 * text.length;
-  return size;
 }
 
 /** A flag that one reader waits for: signals while nobody waits are kept, and many count as one. */

@@ -23,8 +23,8 @@ export interface Watcher {
 export interface Watchers {
   /** Starts telling; the returned function ends it. */
   add(watcher: Watcher): () => void;
-  /** Tells all whom these changes concern. The world has them already. */
-  tell(changes: readonly Change[]): void;
+  /** Tells all whom this change concerns. The world has it already, and nothing that came after it. */
+  tell(change: Change): void;
   /** Lets the streams of one node say how far they are, though nothing concerned them. */
   announce(node: SpiffeId): void;
   readonly size: number;
@@ -105,12 +105,10 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
     announce(node) {
       for (const watcher of byNode.get(node) ?? []) watcher.announce();
     },
-    tell(changes) {
-      for (const change of changes) {
-        if (change.kind === 'entry') tellEntry(change);
-        else if (change.kind === 'bundle') for (const watcher of all) watcher.bundle(change.trustDomain);
-        else if (change.kind === 'node') for (const watcher of byNode.get(change.id) ?? []) watcher.nodeChanged();
-      }
+    tell(change) {
+      if (change.kind === 'entry') tellEntry(change);
+      else if (change.kind === 'bundle') for (const watcher of all) watcher.bundle(change.trustDomain);
+      else if (change.kind === 'node') for (const watcher of byNode.get(change.id) ?? []) watcher.nodeChanged();
     },
   };
 }

@@ -26,8 +26,11 @@ export interface World {
 export interface FollowedWorld extends World {
   /** Resolves when everything committed up to this call, and up to `position`, is in memory: read your own writes. */
   reach(position?: number): Promise<void>;
-  /** Told of each batch of changes after it was applied; the returned function ends it. */
-  onChanges(told: (changes: readonly Change[]) => void): () => void;
+  /**
+   * Told of each change when it, and nothing after it, has been applied: who is concerned by a link can only be found
+   * while the links around it are as they were. The returned function ends it.
+   */
+  onChange(told: (change: Change) => void): () => void;
   /** Stops following. */
   close(): void;
 }
@@ -55,18 +58,19 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
   for (const bundle of await store.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
   memory.position = start;
 
-  const readers = new Set<(changes: readonly Change[]) => void>();
+  const readers = new Set<(change: Change) => void>();
   let known = start;
   let running: Promise<void> | undefined;
 
   async function catchUp(): Promise<void> {
     while (memory.position < known) {
       const changes = await store.log.read(memory.position, batch);
-      const last = changes.at(-1);
-      if (!last) return;
-      for (const change of changes) memory.apply(change);
-      memory.position = last.position;
-      for (const reader of [...readers]) reader(changes);
+      if (changes.length === 0) return;
+      for (const change of changes) {
+        memory.apply(change);
+        memory.position = change.position;
+        for (const reader of readers) reader(change);
+      }
     }
   }
   function wake(): Promise<void> {
@@ -90,7 +94,7 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
         await wake();
       }
     },
-    onChanges(told: (changes: readonly Change[]) => void) {
+    onChange(told: (change: Change) => void) {
       readers.add(told);
       return () => readers.delete(told);
     },

@@ -91,7 +91,12 @@ test('what hangs below an ID is everything reachable from it', () => {
           reached.add(entry.spiffeId);
         }
       }
-      assert.deepEqual(descendants(world, from).map(({ id }) => id).sort(), [...below].sort());
+      assert.deepEqual(
+        descendants(world, from)
+          .map(({ id }) => id)
+          .sort(),
+        [...below].sort(),
+      );
     }),
     { numRuns: 1000 },
   );
