@@ -26,13 +26,13 @@ def main(socket, audience):
         svid = client.fetch_x509_svid()
         tell("x509", id=str(svid.spiffe_id), serial=serial_of(svid), chain=len(svid.cert_chain))
         bundles = client.fetch_x509_bundles()
-        tell("bundles", domains=[str(domain) for domain in bundles.bundles])
+        tell("bundles", domains=[bundle.trust_domain.name for bundle in bundles.bundles])
         token = client.fetch_jwt_svid(audience={audience})
         validated = client.validate_jwt_svid(token=token.token, audience=audience)
         tell("jwt", id=str(token.spiffe_id), validated=str(validated.spiffe_id))
 
         keys = {}
-        for bundle in client.fetch_jwt_bundles().bundles.values():
+        for bundle in client.fetch_jwt_bundles().bundles:
             keys.update(bundle.jwt_authorities)
         header = jwt.get_unverified_header(token.token)
         claims = jwt.decode(token.token, keys[header["kid"]], algorithms=[header["alg"]], audience=audience)
