@@ -20,7 +20,7 @@ const sources = readSources();
 const steps: readonly Step[] = [
   ['wire types', () => command('node', ['tools/proto-types.ts'])],
   ['types', () => command('tsc', ['-p', '.'])],
-  ['lint and format', () => command('biome', ['ci', '--colors=off', '--diagnostic-level=warn', '.'])],
+  ['lint and format', () => command('biome', ['ci', '--colors=off', '--diagnostic-level=error', '.'])],
   ...laws.map((law): Step => [`law: ${law.name}`, async () => law.check(sources).map(printOffence).join('\n')]),
   ['documents', async () => staleDocs(sources).join('\n')],
 ];

@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { faults } from '../../src/errors.ts';
+import { pages, provenBy, readRequirements, staleDocs } from '../../tools/docs.ts';
+import { readSources, sourceOf } from '../../tools/laws/source.ts';
+
+const sources = readSources();
+
+test('the pages in docs/ are what their tables and tests make of them', () => {
+  assert.deepEqual(staleDocs(sources), []);
+});
+
+test('every error code is on the errors page, and nothing else is', () => {
+  const page = pages(sources).get('docs/errors.md') ?? '';
+  const listed = [...page.matchAll(/^\| `([a-z/-]+)` \|/gm)].map(([, code]) => code);
+  assert.deepEqual(listed, Object.keys(faults));
+});
+
+test('the table of requirements has each id once, with a level and words', () => {
+  const requirements = readRequirements();
+  assert.equal(new Set(requirements.map(({ id }) => id)).size, requirements.length);
+  for (const { id, level, text, section } of requirements) {
+    assert.match(id, /^(ID|X509|JWT|WIT|WE|WA|TB|FED|BE|BR|ST|NEG)-\d+A?$/);
+    assert.match(level, /^(MUST|SHOULD|MAY)$/, id);
+    assert.ok(text.length > 5 && section !== '', id);
+  }
+  assert.equal(requirements.filter(({ id }) => id.startsWith('NEG-')).length, 40);
+});
+
+test('an id counts where a test or a table of cases carries it, not in a comment or inside a longer word', () => {
+  const requirements = readRequirements();
+  const proven = provenBy(requirements, [
+    sourceOf(
+      'test/src/a.test.ts',
+      "// WA-1\ntest('WE-3 X509-21 does it', () => {});\nconst cases = [['NEG-7', 'x']];\nconst no = 'XWE-4 WE-55';",
+    ),
+    sourceOf('test/support/b.ts', "const x = 'WE-5';"),
+  ]);
+  const found = [...proven].filter(([, files]) => files.length > 0).map(([id]) => id);
+  assert.deepEqual(found.sort(), ['NEG-7', 'WE-3', 'X509-21']);
+});
