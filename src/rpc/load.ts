@@ -58,11 +58,37 @@ export interface MessageCodec {
 
 // The parts of protobufjs that are used here. The package comes with proto-loader, whose own entry point builds
 // descriptors of every message at once: three times the work, and only reflection wants them.
-interface ProtoType {
+export interface ProtoNode {
+  readonly name: string;
+  /** With a leading dot. */
+  readonly fullName: string;
+  readonly parent?: ProtoNode | null;
+}
+export interface ProtoType extends ProtoNode {
+  readonly fieldsArray: readonly ProtoField[];
+  readonly oneofsArray: readonly { readonly name: string; readonly fieldsArray: readonly ProtoField[] }[];
+  readonly nestedArray: readonly ProtoNode[];
   fromObject(plain: object): object;
   toObject(message: object, options: typeof messageOptions): object;
   encode(message: object): { finish(): Buffer };
   decode(bytes: Uint8Array): object;
+}
+export interface ProtoField extends ProtoNode {
+  readonly id: number;
+  readonly type: string;
+  readonly repeated: boolean;
+  readonly map: boolean;
+  readonly keyType?: string;
+  readonly partOf?: ProtoType['oneofsArray'][number] | null;
+  readonly resolvedType?: ProtoType | ProtoEnum | null;
+  readonly options?: { readonly proto3_optional?: boolean };
+  resolve(): unknown;
+}
+export interface ProtoEnum extends ProtoNode {
+  readonly values: Readonly<Record<string, number>>;
+}
+export interface ProtoService extends ProtoNode {
+  readonly methodsArray: readonly ProtoMethod[];
 }
 interface ProtoMethod {
   readonly name: string;
@@ -76,7 +102,7 @@ interface ProtoRoot {
   resolvePath(origin: string, target: string): string;
   loadSync(files: readonly string[], options: { keepCase: true }): void;
   lookupType(name: string): ProtoType;
-  lookupService(name: string): { readonly methodsArray: readonly ProtoMethod[] };
+  lookupService(name: string): ProtoService;
   toJSON(): object;
 }
 
@@ -98,7 +124,7 @@ const services = new Map<string, ServiceDefinition>();
 export function loadService(fullName: string): ServiceDefinition {
   let definition = services.get(fullName);
   if (definition === undefined) {
-    const { methodsArray } = rootWith(fullName).lookupService(fullName);
+    const { methodsArray } = rootHolding(fullName).lookupService(fullName);
     definition = Object.fromEntries(methodsArray.map((method) => [method.name, methodDefinition(fullName, method)]));
     services.set(fullName, definition);
   }
@@ -109,7 +135,7 @@ export function loadService(fullName: string): ServiceDefinition {
 export function messageCodec(fullName: string): MessageCodec {
   let codec = codecs.get(fullName);
   if (codec === undefined) {
-    codec = codecOf(rootWith(fullName).lookupType(fullName));
+    codec = codecOf(rootHolding(fullName).lookupType(fullName));
     codecs.set(fullName, codec);
   }
   return codec;
@@ -144,8 +170,8 @@ function codecOf(type: ProtoType): MessageCodec {
   };
 }
 
-/** The root, holding at least the package of `fullName`. */
-function rootWith(fullName: string): ProtoRoot {
+/** The contracts, holding at least the package of `fullName`. */
+export function rootHolding(fullName: string): ProtoRoot {
   const name = fullName.slice(0, Math.max(fullName.lastIndexOf('.'), 0));
   const files = packageFiles[name];
   if (files === undefined) throw new Error(`no contract under proto/ has the package of ${quote(fullName)}`);

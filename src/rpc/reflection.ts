@@ -5,10 +5,16 @@
 import { createRequire } from 'node:module';
 import type { MethodDefinition } from '@grpc/grpc-js';
 import { type Call, encoded, type Handler, type Send } from './call.ts';
-import { packageFiles, protoDirectory } from './load.ts';
+import { fileDescriptors } from './descriptors.ts';
 
 interface Answerer {
   answer(request: Buffer): Buffer;
+}
+interface Question {
+  readonly fileContainingSymbol?: string;
+}
+interface Answer {
+  readonly listServicesResponse?: { readonly service: readonly { readonly name: string }[] };
 }
 
 const versions = ['grpc.reflection.v1', 'grpc.reflection.v1alpha'] as const;
@@ -45,10 +51,10 @@ export function reflection(
 
 function load(names: readonly string[]): ReadonlyMap<string, Answerer> {
   const { ReflectionService } = require('@grpc/reflection') as typeof import('@grpc/reflection');
-  const loader = require('@grpc/proto-loader') as typeof import('@grpc/proto-loader');
-  const files = names.flatMap((name) => packageFiles[name.slice(0, Math.max(name.lastIndexOf('.'), 0))] ?? []);
-  const contracts = loader.loadSync([...new Set(files)], { keepCase: true, includeDirs: [protoDirectory as string] });
+  const contracts = { contracts: { fileDescriptorProtos: fileDescriptors(names) } };
   const answerers = new Map<string, Answerer>();
+  // The library knows a symbol without a package by a name that begins with a dot, and would say and expect it so.
+  const packageless = new Set(names.filter((name) => !name.includes('.')));
   // The library wants to add itself to a server; what it adds is taken here instead, its stream replaced by one message.
   const collector = {
     addService(
@@ -69,14 +75,27 @@ function load(names: readonly string[]): ReadonlyMap<string, Answerer> {
         });
         answerers.set(method.path, {
           answer(request) {
-            onData(method.requestDeserialize(request));
-            return method.responseSerialize(response as object);
+            const question = method.requestDeserialize(request) as Question;
+            const symbol = question.fileContainingSymbol;
+            const unqualified = symbol !== undefined && packageless.has(symbol.split('.')[0] as string);
+            onData(unqualified ? { ...question, fileContainingSymbol: `.${symbol}` } : question);
+            const answered = response as Answer;
+            const services = answered.listServicesResponse?.service.map(({ name }) => ({
+              name: name.replace(/^\./, ''),
+            }));
+            return method.responseSerialize({
+              ...answered,
+              originalRequest: question,
+              ...(services === undefined ? {} : { listServicesResponse: { service: services } }),
+            });
           },
         });
       }
     },
   };
-  const service = new ReflectionService(contracts, { services: [...names] });
+  const service = new ReflectionService(contracts as never, {
+    services: names.map((name) => (packageless.has(name) ? `.${name}` : name)),
+  });
   service.addToServer(collector as unknown as Parameters<typeof service.addToServer>[0]);
   return answerers;
 }
