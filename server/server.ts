@@ -5,7 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { HostPort } from '../src/config/kinds.ts';
-import { type Fault, Status } from '../src/errors.ts';
+import { Fault, quote, Status } from '../src/errors.ts';
 import { diskKeys } from '../src/keys/disk.ts';
 import type { KeyStore } from '../src/keys/key-store.ts';
 import { memoryKeys } from '../src/keys/memory.ts';
@@ -19,6 +19,7 @@ import { type Clock, sleep } from '../src/run/clock.ts';
 import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { tasks } from '../src/run/tasks.ts';
+import { isMemberOf } from '../src/spiffe/id.ts';
 import { verifyX509Svid } from '../src/spiffe/x509-svid.ts';
 import { secureContextOptions } from '../src/tls/credentials.ts';
 import { version } from '../src/version.ts';
@@ -158,12 +159,18 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     const tls = await serveTls({
       ...options.listen,
       context: tlsContext,
-      verifyClient: (chain) =>
-        verifyX509Svid(
+      verifyClient: (chain) => {
+        const svid = verifyX509Svid(
           chain,
           (domain) => (domain === trustDomain || isAdminDomain(domain) ? world.bundles.get(domain) : undefined),
           clock.now(),
-        ),
+        );
+        if (isMemberOf(svid.id, trustDomain) || options.adminIds.includes(svid.id)) return svid;
+        throw new Fault('peer/untrusted', `${quote(svid.id)} is neither of this trust domain nor an administrator`);
+      },
+      // At debug: anybody who can reach the port may cause these.
+      onRefused: (fault, from) =>
+        log.debug({ address: from, code: fault.code, message: fault.message }, 'connection refused'),
       services: [...shared, ...agentOnly],
       guard,
       onDone,

@@ -121,7 +121,7 @@ export interface AccessPorts {
 export function accessControl(ports: AccessPorts): (call: Call) => Promise<Rights> {
   const { trustDomain, adminIds, world, nodes, clock } = ports;
   return async (call) => {
-    const allowed = access[call.method];
+    const allowed = Object.hasOwn(access, call.method) ? access[call.method] : undefined;
     const { caller } = call;
     const denied = (extras: { detail?: string; reason?: Fault['reason'] } = {}): Fault =>
       new Fault('caller/denied', `authorization denied for method ${call.method}`, {
@@ -137,6 +137,11 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
       throw denied({ detail: 'the admin socket may not call methods of agents' });
     }
     if (!id || !caller.svid) throw denied({ detail: 'the caller presented no X509-SVID' });
+    // The handshake may be long ago: rights do not outlive the SVID, whatever the connection does.
+    if (clock.now() >= caller.svid.leaf.notAfter) {
+      const detail = `the SVID of ${id} has expired`;
+      throw denied(allowed.includes('agent') ? { detail, reason: 'AGENT_EXPIRED' } : { detail });
+    }
     if (allowed.includes('admin')) {
       if (adminIds.includes(id)) return { as: 'admin', id };
       if (isMemberOf(id, trustDomain))
@@ -147,8 +152,6 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
     }
     if (!allowed.includes('agent')) throw denied({ detail: `${id} is neither admin nor downstream` });
 
-    if (clock.now() >= caller.svid.leaf.notAfter)
-      throw denied({ detail: `the SVID of ${id} has expired`, reason: 'AGENT_EXPIRED' });
     if (!isMemberOf(id, trustDomain) || !isAgentId(id)) {
       throw denied({ detail: `${id} is not an agent`, reason: 'AGENT_NOT_ATTESTED' });
     }
