@@ -6,7 +6,7 @@ import { meaning } from './parse.ts';
 
 const inShell = (shell: 'bash' | 'zsh' | 'fish' | 'powershell', put: string): Command =>
   command({
-    summary: `Print a script that completes commands in ${shell}`,
+    summary: `Print a script that completes commands in ${shell === 'powershell' ? 'PowerShell' : shell}`,
     flags: {},
     examples: [[put, 'Have it in every shell']],
     async run() {

@@ -9,8 +9,14 @@ export function jsonLine(value: unknown): string {
   return `${JSON.stringify(canonical(value) ?? {})}\n`;
 }
 
-/** Keys that name which member of a oneof is set (the loader adds them): no field of the messages. */
-const oneofs = new Set(['bundle_endpoint_profile']);
+/**
+ * Whether a key is no field but the loader's note of which member of a oneof is set: `bundle_endpoint_profile`, or for an
+ * optional field its own name behind an underscore.
+ */
+function isOneof(key: string, item: unknown, message: object): boolean {
+  if (typeof item !== 'string') return false;
+  return key === 'bundle_endpoint_profile' || (key === `_${item}` && item in message);
+}
 
 function canonical(value: unknown): unknown {
   if (value === null || value === undefined) return undefined;
@@ -23,7 +29,7 @@ function canonical(value: unknown): unknown {
   // undefined are left out by JSON.stringify.
   return Object.fromEntries(
     Object.entries(value)
-      .filter(([key, item]) => !key.startsWith('_') && !(oneofs.has(key) && typeof item === 'string'))
+      .filter(([key, item]) => !isOneof(key, item, value))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([key, item]) => [key, canonical(item)]),
   );

@@ -6,14 +6,15 @@ import type { Ports } from './ports.ts';
 import { table } from './table.ts';
 
 export function svidTable(response: Message, ports: Ports): string {
+  const hasHints = response.svids.some(({ hint }: Message) => hint !== '');
   return table(
     ports,
-    ['SPIFFE ID', 'HINT', 'VALID FROM', 'VALID UNTIL', 'AUTHORITIES'],
+    ['SPIFFE ID', ...(hasHints ? ['HINT'] : []), 'VALID FROM', 'VALID UNTIL', 'AUTHORITIES'],
     response.svids.map((svid: Message) => {
       const leaf = parseCertificate(splitCertificates(svid.x509_svid)[0]!);
       return [
         svid.spiffe_id,
-        svid.hint || '-',
+        ...(hasHints ? [svid.hint] : []),
         printDeadline(Math.floor(leaf.notBefore / 1000), ports.clock.now()),
         printDeadline(Math.floor(leaf.notAfter / 1000), ports.clock.now()),
         String(splitCertificates(svid.bundle).length),

@@ -16,10 +16,11 @@ import { idToWire, selectorToWire } from '../src/wire/id.ts';
 import { type Admin, withAdmin } from './admin.ts';
 import { codeName } from './batch.ts';
 import { bundleText } from './bundle-text.ts';
-import type { Message } from './caller.ts';
+import { type Message, withCaller } from './caller.ts';
 import { command } from './command.ts';
 import { choice, text, trustDomain, withDefault } from './flags.ts';
 import type { Ports } from './ports.ts';
+import { serverAdmin } from './socket-choice.ts';
 import { svidTable } from './svid-text.ts';
 import { visible } from './visible.ts';
 import { withWorkload } from './workload.ts';
@@ -32,7 +33,7 @@ interface Running {
 
 /** Milliseconds in which the first SVID must be there, and between two looks. */
 const patience = 15_000;
-const pause = 50;
+const pause = 20;
 
 export const up = command({
   summary: 'Start a server and an agent here and get a first SVID',
@@ -56,6 +57,7 @@ export const up = command({
     const directory = resolve(ports.directory, values.dataDir);
     const began = ports.clock.now();
     await makeDirectory(directory);
+    await refuseSecond(directory, ports);
     const logs: RootLog[] = [];
     const openLog = (name: string): RootLog => {
       const log = createLog({
@@ -111,6 +113,24 @@ export const up = command({
   },
 });
 
+/** The database would refuse a second server too, but only after waiting for the first one to let go of it. */
+async function refuseSecond(directory: string, ports: Ports): Promise<void> {
+  const path = join(directory, 'server/private/api.sock');
+  if (!(await isThere(path))) return;
+  const runs = await withCaller(serverAdmin, path, ports, (caller) =>
+    caller.call('grpc.health.v1.Health', 'Check', { service: '' }, { deadlineMs: 2000 }),
+  ).then(
+    () => true,
+    // A socket that a killed program left behind: nobody answers, and the server replaces it.
+    () => false,
+  );
+  if (runs) {
+    throw new Fault('state/refused', `a server already runs with its data in ${quote(directory)}`, {
+      hint: 'Use that one, stop it, or give another --data-dir.',
+    });
+  }
+}
+
 interface Plan {
   readonly ports: Ports;
   readonly admin: Admin;
@@ -123,6 +143,7 @@ interface Plan {
 
 interface Agent extends Running {
   readonly socket: string;
+  status(): { readonly lastSync: number };
 }
 
 /** The name that entries of this node have as their parent, whichever token its agent came by. */
@@ -199,7 +220,10 @@ async function start(
   return startAgent(options, { clock: ports.clock, random: ports.random, log });
 }
 
-/** Asks as any workload would, until the entry has reached the agent. Throws what ended the agent, if that is what happens. */
+/**
+ * Asks as any workload would, until the entry has reached the agent. What an agent kept from an earlier start does not
+ * count before the server has answered it: it may have been evicted since. Throws what ended the agent, if that happens.
+ */
 async function firstSvids(agent: Agent, ports: Ports): Promise<Message> {
   const deadline = ports.clock.now() + patience;
   const died = agent.closed.then(() => {
@@ -208,16 +232,18 @@ async function firstSvids(agent: Agent, ports: Ports): Promise<Message> {
     });
   });
   died.catch(() => {});
+  const ask = (): Promise<Message> =>
+    withWorkload(agent.socket, ports, (workload) => workload.first('FetchX509SVID', {}, patience / 1000));
+  while (agent.status().lastSync === 0 && ports.clock.now() < deadline) {
+    await Promise.race([died, sleep(ports.clock, pause, ports.stop)]);
+  }
   for (;;) {
     try {
-      return await Promise.race([
-        died,
-        withWorkload(agent.socket, ports, (workload) => workload.first('FetchX509SVID', {}, patience / 1000)),
-      ]);
+      return await Promise.race([died, ask()]);
     } catch (error) {
       const again = error instanceof Fault && (error.code === 'caller/denied' || error.code === 'peer/unavailable');
       if (!again || ports.clock.now() > deadline) throw error;
-      await sleep(ports.clock, pause, ports.stop);
+      await Promise.race([died, sleep(ports.clock, pause, ports.stop)]);
     }
   }
 }

@@ -5,18 +5,32 @@ import { systemRandom } from '../../../src/run/random.ts';
 
 export interface TestPorts extends Ports {
   readonly printed: { out: string; err: string };
+  /** Resolves when standard output has had this text. */
+  shows(text: string): Promise<void>;
 }
 
 export function testPorts(given: Partial<Ports> & { input?: string } = {}): TestPorts {
   const printed = { out: '', err: '' };
   const { input = '', ...rest } = given;
+  const waiting = new Set<() => void>();
   return {
     env: {},
     clock: systemClock,
     random: systemRandom,
     out: (text) => {
       printed.out += text;
+      for (const look of [...waiting]) look();
     },
+    shows: (text) =>
+      new Promise((resolve) => {
+        const look = (): void => {
+          if (!printed.out.includes(text)) return;
+          waiting.delete(look);
+          resolve();
+        };
+        waiting.add(look);
+        look();
+      }),
     err: (text) => {
       printed.err += text;
     },
