@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { agentTable } from '../agent/config.ts';
+import { cliReference } from '../cli/reference.ts';
 import { serverTable } from '../server/config.ts';
 import { referencePage } from '../src/config/describe.ts';
 import { faults, Status } from '../src/errors.ts';
@@ -19,11 +20,15 @@ export interface Requirement {
   readonly section: string;
 }
 
+/** Commands are loaded when they are called, so this has to be waited for. */
+const commandLine = await cliReference();
+
 /** Every made page by its path. */
 export function pages(sources: readonly Source[]): ReadonlyMap<string, string> {
   return new Map([
     ['docs/config-server.md', made(referencePage('server', serverTable), 'server/config.ts')],
     ['docs/config-agent.md', made(referencePage('agent', agentTable), 'agent/config.ts')],
+    ['docs/cli.md', made(commandLine, 'cli/commands.ts')],
     ['docs/errors.md', made(errorsPage(), 'src/errors.ts')],
     ['docs/conformance.md', made(conformancePage(readRequirements(), sources), 'the names of the tests')],
   ]);
