@@ -109,7 +109,7 @@ function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<v
         session,
         group.map((one) => one.write),
         undefined,
-        `notify ${channel}`,
+        `notify ${channel}; commit`,
       ),
     );
     // First the log, then the answers. What was committed is so even when the rest of the log cannot be read now.

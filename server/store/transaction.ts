@@ -52,13 +52,13 @@ const moveHead = statement<{ position: number }, unknown>((db, slot) =>
  * Runs writes in one transaction, each in a savepoint of its own, so that one disk flush serves them all and one that
  * fails takes nothing with it. When the transaction as a whole fails, every outcome is that failure.
  * @param begin text that opens a transaction for writing; none when it is open already
- * @param beforeCommit text to run last in a transaction that changed something
+ * @param commit text that commits a transaction that changed something
  */
 export async function commitTogether(
   session: Session,
   writes: readonly Write[],
   begin: string | undefined,
-  beforeCommit?: string,
+  commit = 'commit',
 ): Promise<Committed> {
   const outcomes: Outcome[] = [];
   const changes: Sized[] = [];
@@ -75,9 +75,8 @@ export async function commitTogether(
     if (changes.length > 0) {
       const position = first + changes.length;
       await session.all(moveHead, { position });
-      if (beforeCommit !== undefined) await session.run(beforeCommit);
     }
-    await session.run('commit');
+    await session.run(changes.length > 0 ? commit : 'commit');
     return { outcomes, changes };
   } catch (error) {
     await rollBack(session);

@@ -136,7 +136,7 @@ describe('the log of PostgreSQL under attack', () => {
         left -= 1;
         const writes = Array.from({ length: 1 + (left % 3) }, (_, i) => one(left % 6 === 0, (left + i) % 5 === 0));
         await pool.use('begin isolation level read committed', (session) =>
-          commitTogether(session, writes, undefined, writer % 2 === 0 ? 'notify mutual_log' : undefined),
+          commitTogether(session, writes, undefined, writer % 2 === 0 ? 'notify mutual_log; commit' : undefined),
         );
       }
     });

@@ -2,13 +2,11 @@
  * A program to be killed: writes to the database at argv[2] as fast as it can, several at once, and prints a line for each
  * write that was acknowledged. argv[3] begins the ids it uses.
  */
-import { writeSync } from 'node:fs';
 import { openStore } from '../../../server/store/open.ts';
 import { draft } from '../../suites/store.ts';
 
 const [path, prefix] = process.argv.slice(2) as [string, string];
-// Written at once, so that what was acknowledged is in the pipe before anything else happens.
-const say = (line: string): void => void writeSync(1, `${line}\n`);
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 say('starting');
 const store = await openStore({ url: `sqlite:${path}` });
