@@ -3,30 +3,24 @@
  * from reaching it is `peer/unavailable`, or `peer/untrusted` when it was not who it should be. Nothing is retried here
  * but the connection itself, in the background, while calls fail at once.
  */
-import type { KeyObject } from 'node:crypto';
-import type { Socket } from 'node:net';
 import { resolve as resolvePath } from 'node:path';
-import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
 import {
-  ChannelCredentials,
   Client,
   type ClientOptions,
   credentials,
-  type experimental,
   type CallOptions as GrpcCallOptions,
   Metadata,
   type MethodDefinition,
 } from '@grpc/grpc-js';
 import { Fault, quote, Status } from '../errors.ts';
-import { type Clock, systemClock } from '../run/clock.ts';
-import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
-import { secureContextOptions } from '../tls/credentials.ts';
-import { presentedChain } from '../tls/presented-chain.ts';
-import { verifyPeer } from '../tls/verify-peer.ts';
+import { systemClock } from '../run/clock.ts';
 import { loadService } from './load.ts';
 import { messagesOf } from './messages.ts';
 import { checkSocketPath } from './socket-path.ts';
+import { SpiffeCredentials, type TlsTarget } from './spiffe-credentials.ts';
 import { faultOfCall } from './status.ts';
+
+export type { TlsTarget } from './spiffe-credentials.ts';
 
 export interface CallOptions {
   /** From now. Without one a call may take for ever. */
@@ -58,23 +52,6 @@ export interface Conversation {
   /** Leaving the loop before its end cancels the call. */
   // biome-ignore lint/suspicious/noExplicitAny: as above.
   readonly responses: AsyncIterableIterator<any>;
-}
-
-export interface TlsTarget {
-  readonly host: string;
-  readonly port: number;
-  readonly trustDomain: TrustDomain;
-  /** DER of the X.509 authorities, asked at each handshake. */
-  readonly bundle: () => readonly Buffer[];
-  /** What to present, asked at each handshake: DER leaf first, and its key. */
-  readonly svid?:
-    | (() => { readonly chain: readonly Buffer[]; readonly key: KeyObject | string } | undefined)
-    | undefined;
-  /** Who the server has to be. */
-  readonly expect: SpiffeId;
-  /** Accepts any certificate with that ID, whoever signed it. For the first contact only, where nothing better is known. */
-  readonly insecure?: boolean | undefined;
-  readonly clock?: Clock;
 }
 
 /** Bytes. Servers send at most 4 MiB to peers of theirs; administrators may be sent more. */
@@ -265,80 +242,3 @@ function connectionProblem(message: string): string | undefined {
   const [, last = ''] = /.*Last error: (?:Error: )?(.*)$/s.exec(message.replace(/\.? ?Resolution note:.*$/s, '')) ?? [];
   return last.replace(/ \(\d{4}-\d\d-.*$/s, '') || 'no connection was established';
 }
-
-/** TLS as SPIFFE wants it: Node does the handshake, and who the server is, we check ourselves. */
-class SpiffeCredentials extends ChannelCredentials {
-  readonly #target: TlsTarget;
-  /** Why the last handshake was refused by us; undefined once one succeeded. */
-  refusal: Fault | undefined;
-  #context: { of: unknown; context: SecureContext } | undefined;
-
-  constructor(target: TlsTarget) {
-    super();
-    this.#target = target;
-  }
-
-  override _isSecure(): boolean {
-    return true;
-  }
-
-  override _equals(other: ChannelCredentials): boolean {
-    return this === other;
-  }
-
-  override _createSecureConnector(
-    ...[, , calls]: Parameters<ChannelCredentials['_createSecureConnector']>
-  ): experimental.SecureConnector {
-    return {
-      connect: (socket) => this.#connect(socket),
-      waitForReady: () => Promise.resolve(),
-      getCallCredentials: () => calls ?? credentials.createEmpty(),
-      destroy() {},
-    };
-  }
-
-  #connect(socket: Socket): Promise<experimental.SecureConnectResult> {
-    const { host, bundle, expect, insecure, clock = systemClock } = this.#target;
-    // A server that vanished is noticed by TCP: servers in Go take gRPC's own pings amiss when they come often.
-    socket.setKeepAlive(true, 30_000);
-    return new Promise((resolve, reject) => {
-      const tls = tlsConnect({
-        socket,
-        // Asked of the certificate below, by its ID. The name only helps a front end that routes by it.
-        rejectUnauthorized: false,
-        ...(isAddress(host) ? {} : { servername: host }),
-        ALPNProtocols: ['h2'],
-        secureContext: this.#secureContext(),
-      });
-      const failed = (error: Error): void => {
-        tls.destroy();
-        reject(error);
-      };
-      tls.once('error', failed);
-      tls.once('close', () => failed(new Error('the connection was closed during the TLS handshake')));
-      tls.once('secureConnect', () => {
-        try {
-          if (tls.alpnProtocol !== 'h2') throw new Fault('peer/untrusted', 'the other end does not speak HTTP/2');
-          verifyPeer(presentedChain(tls), { id: expect, roots: insecure === true ? undefined : bundle() }, clock.now());
-        } catch (error) {
-          this.refusal = error instanceof Fault ? error : undefined;
-          return failed(error as Error);
-        }
-        this.refusal = undefined;
-        resolve({ socket: tls, secure: true });
-      });
-    });
-  }
-
-  /** Made anew when the SVID has changed. */
-  #secureContext(): SecureContext {
-    const svid = this.#target.svid?.();
-    if (this.#context === undefined || this.#context.of !== svid) {
-      const shown = svid === undefined || svid.chain.length === 0 ? {} : secureContextOptions(svid);
-      this.#context = { of: svid, context: createSecureContext({ ...shown, ca: [], minVersion: 'TLSv1.2' }) };
-    }
-    return this.#context.context;
-  }
-}
-
-const isAddress = (host: string): boolean => host.includes(':') || /^[\d.]+$/.test(host);

@@ -71,6 +71,22 @@ function namesIn(files: readonly Buffer[]): string[] {
   });
 }
 
+/** Tools in other languages build the files one by one: each import has to be there, each type named in full. */
+function assertLinked(files: readonly Buffer[]): void {
+  const { FileDescriptorProto } = createRequire(createRequire(import.meta.url).resolve('@grpc/proto-loader'))(
+    'protobufjs/ext/descriptor',
+  );
+  const read = files.map((bytes) => FileDescriptorProto.decode(bytes));
+  const names = new Set(read.map(({ name }) => name));
+  for (const file of read)
+    for (const needed of file.dependency) assert.ok(names.has(needed), `${file.name} imports ${needed}`);
+  for (const { messageType } of read) {
+    for (const { field } of messageType)
+      for (const { typeName } of field) assert.ok(!typeName || typeName.startsWith('.'), typeName);
+  }
+  assert.ok(read.some(({ dependency }) => dependency.length > 0));
+}
+
 test('WE-22 reflection lists the services that are served and describes their messages, in both versions', async () => {
   await using server = await serve();
   for (const version of ['v1', 'v1alpha'] as const) {
@@ -89,6 +105,7 @@ test('WE-22 reflection lists the services that are served and describes their me
     for (const name of ['SpiffeWorkloadAPI', 'X509SVIDResponse', 'WITBundlesResponse'])
       assert.ok(found.includes(name), name);
     assert.ok(namesIn(entry!.fileDescriptorResponse.fileDescriptorProto).includes('spire.api.types.Entry'));
+    for (const answer of [workload!, entry!]) assertLinked(answer.fileDescriptorResponse.fileDescriptorProto);
     assert.equal(nothing!.errorResponse.errorCode, 5);
   }
 });

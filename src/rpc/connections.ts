@@ -1,0 +1,200 @@
+/**
+ * The connections of one listener: which caller is behind each, what a connection may cost, and how they end. The sockets
+ * are ours; grpc-js speaks HTTP/2 on them.
+ */
+import type { Server as NetServer, Socket } from 'node:net';
+import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import { Fault, quote } from '../errors.ts';
+import { type Clock, systemClock } from '../run/clock.ts';
+import { adapt, type Call, type CallHooks, type Handler, takeBytes } from './call.ts';
+import type { Caller } from './caller.ts';
+import { loadService } from './load.ts';
+import { reflection } from './reflection.ts';
+
+/** The handlers of one service. Methods of the contract that are not named here answer UNIMPLEMENTED. */
+export interface Service {
+  /** The full name, such as `spire.api.server.entry.v1.Entry`. */
+  readonly name: string;
+  readonly methods: Readonly<Record<string, Handler>>;
+}
+
+export interface ServeOptions {
+  readonly services: readonly Service[];
+  /** Runs before each handler; what it throws is the answer. */
+  readonly guard?: (call: Call) => void | Promise<void>;
+  /** Told once a call: undefined when it worked. */
+  readonly onDone?: (call: Call, fault: Fault | undefined, ms: number) => void;
+  /** Told of a call that failed. */
+  readonly onFault?: (call: Call, fault: Fault, ms: number) => void;
+  /** Told of a connection that was refused before it could carry a call. `from` is an address, or empty. */
+  readonly onRefused?: (fault: Fault, from: string) => void;
+  /** Also serve gRPC reflection of these services. */
+  readonly reflection?: boolean;
+  readonly clock?: Clock;
+  readonly limits?: Partial<Limits>;
+}
+
+/** Bytes, milliseconds and numbers. */
+export interface Limits {
+  /** The largest message received. */
+  readonly messageBytes: number;
+  /** Streams at a time on one connection. */
+  readonly streams: number;
+  /** Connections at a time; more are closed at once. */
+  readonly connections: number;
+  /** How long a TLS handshake may take. */
+  readonly handshakeMs: number;
+  /** A silent connection is asked for a sign of life this often, and closed when none comes for a third of it. */
+  readonly keepaliveMs: number;
+  /** After about this long a connection is asked to end when its streams do, so that clients look the address up again. */
+  readonly connectionAgeMs: number;
+  /** A connection without any stream is closed after this long. */
+  readonly idleMs: number;
+}
+
+const never = 2 ** 31 - 1;
+export const unixLimits: Limits = {
+  messageBytes: 4 << 20,
+  streams: 256,
+  connections: 16_384,
+  handshakeMs: never,
+  keepaliveMs: never,
+  connectionAgeMs: never,
+  idleMs: never,
+};
+export const tlsLimits: Limits = {
+  messageBytes: 4 << 20,
+  streams: 256,
+  connections: 65_536,
+  handshakeMs: 10_000,
+  keepaliveMs: 60_000,
+  connectionAgeMs: 180_000,
+  idleMs: 30 * 60_000,
+};
+/** A caller who has not proved anything needs two methods with small messages, and may cost little else. */
+const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16 };
+
+/** A connection whose other end proved nothing that is enough. `detail` is for the operator. */
+export const untrusted = (message: string, detail?: string): Fault =>
+  new Fault('peer/untrusted', message, detail === undefined ? {} : { detail });
+
+/** Makes the table; `limits` are the listener's, already chosen. */
+export function connectionTable(options: ServeOptions, limits: Limits) {
+  const clock = options.clock ?? systemClock;
+  const closing = new AbortController();
+  const callers = new Map<string, Caller>();
+  const sockets = new Set<Socket>();
+  const { onDone, onFault } = options;
+  const hooks: CallHooks = {
+    clock,
+    callerOf: (connection) => callers.get(connection),
+    guard: options.guard,
+    closing: closing.signal,
+    onDone:
+      onDone === undefined && onFault === undefined
+        ? undefined
+        : (call, fault, ms) => {
+            onDone?.(call, fault, ms);
+            if (fault !== undefined) onFault?.(call, fault, ms);
+          },
+  };
+  const known = grpcServer(options, hooks, limits);
+  let anonymous: ReturnType<typeof grpcServer> | undefined;
+  let count = 0;
+  let closed: Promise<void> | undefined;
+
+  const close = async (server: NetServer, graceMs: number): Promise<void> => {
+    closing.abort();
+    const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+    known.destroy();
+    anonymous?.destroy();
+    const cancel = clock.after(graceMs, () => {
+      for (const socket of sockets) socket.destroy();
+    });
+    await ended;
+    cancel();
+  };
+
+  return {
+    add(socket: Socket, caller: Caller): void {
+      if (closing.signal.aborted) throw new Fault('peer/unavailable', 'the server is closing');
+      const name = `#${++count}`;
+      callers.set(name, caller);
+      sockets.add(socket);
+      socket.once('close', () => {
+        callers.delete(name);
+        sockets.delete(socket);
+      });
+      socket.on('error', () => {});
+      // What a call sees as its connection's address: the only thing of a socket that grpc-js hands on.
+      Object.defineProperty(socket, 'remoteAddress', { value: name });
+      Object.defineProperty(socket, 'remotePort', { value: undefined });
+      if (caller.kind === 'unix' || caller.svid !== undefined) {
+        known.injectConnection(socket);
+        return;
+      }
+      anonymous ??= grpcServer(options, hooks, { ...limits, ...smaller(limits, anonymousLimits) });
+      anonymous.injectConnection(socket);
+    },
+    refuse(socket: Socket, error: unknown, from: string): void {
+      socket.on('error', () => {});
+      socket.destroy();
+      options.onRefused?.(
+        error instanceof Fault ? error : untrusted('the connection was refused', String(error)),
+        from,
+      );
+    },
+    close(server: NetServer, graceMs: number): Promise<void> {
+      closed ??= close(server, graceMs);
+      return closed;
+    },
+  };
+}
+
+function smaller(limits: Limits, others: Partial<Limits>): Partial<Limits> {
+  return Object.fromEntries(
+    Object.entries(others).map(([name, value]) => [name, Math.min(value, limits[name as keyof Limits])]),
+  );
+}
+
+/** A grpc-js server without a listener: connections are handed to it. */
+function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
+  const server = new Server({
+    'grpc.max_receive_message_length': limits.messageBytes,
+    'grpc.max_send_message_length': -1,
+    'grpc.max_concurrent_streams': limits.streams,
+    'grpc.max_connection_age_ms': limits.connectionAgeMs,
+    'grpc.max_connection_idle_ms': limits.idleMs,
+    'grpc.keepalive_time_ms': limits.keepaliveMs,
+    'grpc.keepalive_timeout_ms': Math.ceil(limits.keepaliveMs / 3),
+    'grpc.enable_channelz': 0,
+    // Megabytes of queued frames after which a connection gets no new streams.
+    'grpc-node.max_session_memory': 64,
+  });
+  for (const { name, methods } of options.services) addService(server, name, methods, hooks);
+  if (options.reflection === true) {
+    for (const { definition, handler } of reflection(options.services.map(({ name }) => name))) {
+      server.addService({ m: { ...definition, responseSerialize: takeBytes } } as unknown as ServiceDefinition, {
+        m: adapt(definition, handler, hooks),
+      });
+    }
+  }
+  return server.createConnectionInjector(ServerCredentials.createInsecure());
+}
+
+function addService(server: Server, name: string, methods: Service['methods'], hooks: CallHooks): void {
+  const contract = loadService(name);
+  const unknown = Object.keys(methods).find((method) => !(method in contract));
+  if (unknown !== undefined) throw new Error(`service ${name} has no method ${quote(unknown)}`);
+  const definition: Record<string, unknown> = {};
+  const implementation: UntypedServiceImplementation = {};
+  for (const [method, wire] of Object.entries(contract)) {
+    definition[method] = { ...wire, responseSerialize: takeBytes };
+    implementation[method] = adapt(wire, methods[method] ?? unimplemented, hooks);
+  }
+  server.addService(definition as ServiceDefinition, implementation);
+}
+
+const unimplemented: Handler = (_input, call) => {
+  throw new Fault('method/unimplemented', `${call.method} is not offered here`);
+};
