@@ -111,7 +111,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       store,
       world,
       authorities,
-      limit: rateLimiter(options.rateLimits, clock),
+      limit: rateLimiter(options.rateLimits, clock, recheck),
       rightsOf: (call) => rights.get(call) as Rights,
       recheck,
       clock,

@@ -24,7 +24,8 @@ const longestWait = 30_000;
 
 export type Limiter = (call: Call, kind: keyof Rates, count?: number) => Promise<void>;
 
-export function rateLimiter(rates: Rates, clock: Clock): Limiter {
+/** @param recheck called after a wait: who had rights before it may have none after it */
+export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) => Promise<unknown>): Limiter {
   const fullAt = new LRUCache<string, number>({ max: mostCallers });
   return async (call, kind, count = 1) => {
     const rate = rates[kind];
@@ -50,6 +51,8 @@ export function rateLimiter(rates: Rates, clock: Clock): Limiter {
       );
     }
     fullAt.set(key, full);
-    if (wait > 0) await sleep(clock, wait, call.signal);
+    if (wait <= 0) return;
+    await sleep(clock, wait, call.signal);
+    await recheck(call);
   };
 }
