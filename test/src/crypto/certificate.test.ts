@@ -84,6 +84,12 @@ test('a forged twin with the same name and key identifier did not sign', () => {
   assert.ok(!isSignedBy(leaf, masked));
 });
 
+test('an issuer of the same name and key under another key identifier is not the one meant', () => {
+  const leaf = ca.issue().certificate;
+  assert.ok(!isSignedBy(leaf, { ...ca.certificate, subjectKeyId: Buffer.alloc(20) }));
+  assert.ok(isSignedBy(leaf, { ...ca.certificate, subjectKeyId: undefined }));
+});
+
 test('an authority is named by its subject key identifier, computed where it carries none', () => {
   assert.equal(authorityId(ca.certificate), ca.certificate.subjectKeyId!.toString('hex'));
   const without = { ...ca.certificate, subjectKeyId: undefined };
