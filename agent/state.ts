@@ -3,6 +3,7 @@
  * there is never one without the other; the entries and bundles last synchronised; and the SVIDs of workloads. Files are
  * 0600 in a 0700 directory, replaced whole. A directory of another trust domain is refused.
  */
+import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +13,7 @@ import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { parseId, parseTrustDomain, type TrustDomain } from '../src/spiffe/id.ts';
 import { parseSelector } from '../src/spiffe/selector.ts';
 import type { AuthorizedEntry } from './authorized.ts';
-import type { HeldSvid } from './svid.ts';
+import { type HeldSvid, readLeaf } from './svid.ts';
 
 /** The agent's own identity. */
 export interface NodeRecord extends HeldSvid {
@@ -226,10 +227,14 @@ function heldFrom(document: any): HeldSvid {
   };
 }
 
-const nodeFrom = (document: any): NodeRecord => ({
-  ...heldFrom(document),
-  reattestable: document.reattestable === true,
-});
+function nodeFrom(document: any): NodeRecord {
+  const held = heldFrom(document);
+  const key = createPublicKey(createPrivateKey({ key: held.pkcs8, format: 'der', type: 'pkcs8' }));
+  if (!readLeaf(held.chain).spki.equals(key.export({ type: 'spki', format: 'der' }))) {
+    throw new Error('its key and its certificate do not belong together');
+  }
+  return { ...held, reattestable: document.reattestable === true };
+}
 
 const workloadFrom = (document: any): WorkloadSvid => ({
   ...heldFrom(document),

@@ -69,6 +69,8 @@ export interface FakeServer {
   /** What the last stream has shown: where the next one goes on. */
   readonly shown: { entries: Map<string, Entry>; bundles: Map<TrustDomain, Bundle> };
   readonly services: readonly Service[];
+  /** Refuses what the caller may not do; throws. */
+  guard(method: string, caller: Caller): void;
   open(node: NodeRecord | undefined): OpenApi;
   put(entry: Partial<Entry> & { id: string }): Entry;
   remove(id: string): void;
@@ -111,6 +113,7 @@ export function fakeServer(clock: Clock): FakeServer {
     get services() {
       return services;
     },
+    guard: (method, caller) => guard(method, caller),
     open(node) {
       const chain = node?.chain ?? [];
       const caller: Caller =
