@@ -248,7 +248,21 @@ export async function inspectOptions<T extends Table, O = OptionsOf<T>>(
   for (const rule of program.rules) {
     if (rule.needs.every((path) => !faulty.has(path))) rule.check(options, report);
   }
-  return { options: problems.length === 0 ? options : undefined, problems, warnings, origins };
+  const ordered = inReadingOrder(problems, sources.file?.path);
+  return { options: problems.length === 0 ? options : undefined, problems: ordered, warnings, origins };
+}
+
+/** The faults of the file from its top to its end, then the others as they were found. */
+function inReadingOrder(problems: readonly string[], file: string | undefined): readonly string[] {
+  const placeOf = (problem: string): readonly [number, number] => {
+    const found =
+      file !== undefined && problem.startsWith(`${file}:`) ? /^:(\d+):(\d+):/.exec(problem.slice(file.length)) : null;
+    return found === null ? [Number.MAX_SAFE_INTEGER, 0] : [Number(found[1]), Number(found[2])];
+  };
+  return problems
+    .map((problem) => ({ problem, place: placeOf(problem) }))
+    .sort((a, b) => a.place[0] - b.place[0] || a.place[1] - b.place[1])
+    .map(({ problem }) => problem);
 }
 
 /** Walks the file beside the table: leaves go to `given`, what the table does not know becomes a problem. */

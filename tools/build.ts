@@ -1,7 +1,7 @@
 /**
- * npm run build: the programs as a few JavaScript files in dist/, which start in half the time of the sources. What is
- * imported lazily stays a file of its own; the store's worker is one too, since a thread is started from a file. Packages
- * with native parts stay outside, and so do those that find their own files at run time.
+ * npm run build [-- DIRECTORY]: the programs as a few JavaScript files in dist/, which start in half the time of the
+ * sources. What is imported lazily stays a file of its own; the store's worker is one too, since a thread is started from a
+ * file. Packages with native parts stay outside, and so do those that find their own files at run time.
  */
 import { cpSync, existsSync, globSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -9,8 +9,9 @@ import { build } from 'esbuild';
 import { root } from './run.ts';
 
 const start = performance.now();
-const made = join(root, 'dist.new');
-const final = join(root, 'dist');
+/** Only below the checkout: what is not bundled is looked for in its node_modules. */
+const final = join(root, process.argv[2] ?? 'dist');
+const made = `${final}.new`;
 
 /**
  * koffi and pg-native are machine code. protobufjs and proto-loader are asked for with `require`, and reflection reads
@@ -33,7 +34,7 @@ const banner =
 rmSync(made, { recursive: true, force: true });
 mkdirSync(made, { recursive: true });
 const workers = globSync('{src,server,agent,cli}/**/*-worker.ts', { cwd: root });
-const result = await build({
+await build({
   absWorkingDir: root,
   // Flat, each under its plain name: code that looks for its neighbours by import.meta.url finds them in both layouts.
   entryPoints: [
@@ -54,7 +55,6 @@ const result = await build({
   legalComments: 'linked',
   external,
   banner: { js: banner },
-  metafile: true,
   logLevel: 'warning',
 });
 
@@ -64,10 +64,9 @@ cpSync(join(root, 'proto'), join(made, 'proto'), {
 });
 const { printDescriptor } = await import('../src/rpc/load.ts');
 writeFileSync(join(made, 'proto', 'descriptor.json'), printDescriptor());
-writeFileSync(join(made, 'meta.json'), JSON.stringify(result.metafile));
 
 // Whole or not at all: a program started meanwhile finds the old build or the new one.
-const old = join(root, 'dist.old');
+const old = `${final}.old`;
 rmSync(old, { recursive: true, force: true });
 if (existsSync(final)) renameSync(final, old);
 renameSync(made, final);

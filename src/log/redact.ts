@@ -46,6 +46,8 @@ const secretTexts: readonly (readonly [RegExp, string])[] = [
   [/\b(?:ey[IJ]|ewo)[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){1,4}/g, '[token]'],
   // DER in base64 begins with M, since every structure is a SEQUENCE; keys of 32 bytes have some 60 characters and more.
   [/(?<![A-Za-z0-9+/_-])M[A-Za-z0-9+/_-]{55,}={0,2}/g, '[base64]'],
+  // A container's environment, which selectors of that kind quote.
+  [/\b((?:docker|podman):env:[^=\s"',]+=)[^\s"',\]]+/g, `$1${mask}`],
   // Private members of a JWK.
   [/("(?:d|k|p|q|dp|dq|qi)"\s*:\s*")[A-Za-z0-9_-]{16,}/g, `$1${mask}`],
   [/\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}/gi, `$1 ${mask}`],

@@ -86,6 +86,12 @@ test('tokens never pass under their names, whatever they look like', () => {
   assertHidden({ database: `postgres://user:${token}@host/db` }, token);
 });
 
+test('a selector of a container names its variable, not the value', () => {
+  assert.deepEqual(clean({ selectors: ['docker:env:PASSWORD=hunter2', 'docker:label:a:b'] }), {
+    selectors: ['docker:env:PASSWORD=[hidden]', 'docker:label:a:b'],
+  });
+});
+
 test('bytes and live objects are named, not shown', () => {
   assert.deepEqual(
     clean({ bytes: der, key: privateKey, other: privateKey, url: new URL('https://x'), map: new Map([['a', 1]]) }),

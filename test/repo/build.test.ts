@@ -1,0 +1,67 @@
+/** The bundled programs are the programs: what only breaks in a bundle (workers, files beside the code) is used once here. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { root } from '../../tools/run.ts';
+
+const built = join('node_modules', '.cache', `build-${process.pid}`);
+const program = join(root, built, 'mutual.js');
+
+before(() => {
+  const { status, stderr } = spawnSync(process.execPath, [join(root, 'tools', 'build.ts'), built], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  assert.equal(status, 0, stderr);
+});
+after(() => rmSync(join(root, built), { recursive: true, force: true }));
+
+test('the build has the command, the worker of the store and the contracts, and nothing half made', () => {
+  for (const name of [
+    'mutual.js',
+    'sqlite-worker.js',
+    join('proto', 'workload.proto'),
+    join('proto', 'descriptor.json'),
+  ]) {
+    assert.ok(existsSync(join(root, built, name)), name);
+  }
+  assert.equal(existsSync(join(root, `${built}.new`)), false);
+  assert.equal(existsSync(join(root, built, 'proto', 'gen')), false);
+});
+
+test('the built command answers, and refuses as the sources do', () => {
+  const run = (...args: string[]) => spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' });
+  assert.match(run('version').stdout, /^mutual \d/);
+  assert.match(run('config', 'explain', 'server').stdout, /trustDomain/);
+  const refused = run('server', 'run', '--trust-domain', 'Bad/x');
+  assert.equal(refused.status, 2);
+  assert.match(refused.stderr, /trust domain "Bad\/x" is not valid/);
+});
+
+test('the built server and agent give an SVID, and end cleanly', async (t) => {
+  const place = mkdtempSync(join(tmpdir(), 'mutual-built-'));
+  t.after(() => rmSync(place, { recursive: true, force: true }));
+  const child = spawn(process.execPath, [program, 'up', '--data-dir', place, '--listen', '127.0.0.1:0'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  t.after(() => child.kill('SIGKILL'));
+  let text = '';
+  const ended = once(child, 'close');
+  const up = new Promise<void>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (part) => {
+        text += String(part);
+        if (text.includes('Ctrl-C')) resolve();
+      });
+    }
+    child.on('close', () => reject(new Error(`ended early: ${text}`)));
+  });
+  await up;
+  assert.match(text, /spiffe:\/\/example\.org\/user\//);
+  child.kill('SIGINT');
+  assert.deepEqual(await ended, [0, null], text);
+});
