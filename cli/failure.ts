@@ -18,4 +18,5 @@ export function printFailure(thrown: unknown, ports: Ports): number {
   return exit;
 }
 
-const line = (fault: Fault): string => visible(fault.message.replaceAll('\n', ' '));
+/** Further lines are indented, so that no text from elsewhere can pass for a line of ours. */
+const line = (fault: Fault): string => visible(fault.message).replaceAll(/\n\s*/g, '\n  ');

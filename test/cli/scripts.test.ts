@@ -28,7 +28,7 @@ suite('scripts', async () => {
           database: 'sqlite::memory:',
         },
       });
-      const log = createLog({ level: 'error', format: 'text', clock: systemClock });
+      const log = createLog({ level: 'error', format: 'text', clock: systemClock, write: () => {} });
       const server = await startServer(options, { clock: systemClock, random: systemRandom, log });
       try {
         const env = { MUTUAL_ADMIN_SOCKET: server.adminSocket };

@@ -96,6 +96,19 @@ suite('up', () => {
     });
   }
 
+  test("when the server's data is gone, the agent trusts the new server anew", async (t) => {
+    const directory = await directoryFor(t);
+    await (await startUp(directory)).stop();
+    await rm(join(directory, '.mutual/server'), { recursive: true });
+    const second = await startUp(directory);
+    try {
+      equal((await agentsOf(second)).length, 1);
+      match(second.ports.printed.err, /^The agent cannot go on with what it kept \(.+\); it joins anew\.\n$/);
+    } finally {
+      equal(await second.stop(), 0);
+    }
+  });
+
   test('when the agent is evicted while it runs, it ends and says why', async (t) => {
     const directory = await directoryFor(t);
     const up = await startUp(directory);
