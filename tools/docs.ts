@@ -68,12 +68,29 @@ export function provenBy(requirements: readonly Requirement[], sources: readonly
   const ids = /(?<![\w-])(?:ID|X509|JWT|WIT|WE|WA|TB|FED|BE|BR|ST|NEG)-\d+A?(?![\w-])/g;
   for (const { path, code } of sources) {
     if (!/^test\/(?!repo\/|support\/)/.test(path)) continue;
-    for (const { match } of findAll(code, ids)) {
-      const files = proven.get(match[0]);
+    for (const id of [...[...findAll(code, ids)].map(({ match }) => match[0]), ...negativeRows(code)]) {
+      const files = proven.get(id);
       if (files !== undefined && !files.includes(path)) files.push(path);
     }
   }
   return proven;
+}
+
+/**
+ * Bad inputs are named `negative row 7`, `negative rows 25 to 32` or `negative rows 6, 10 and 16`, or stand in tables
+ * that begin with the number and an id, and are named from it.
+ */
+function negativeRows(code: string): string[] {
+  const named = [...findAll(code, /\bnegative rows? ((?:\d+|, | and | to )+)/g)].flatMap(({ match }) => {
+    const [from, to] = /^(\d+) to (\d+)/.exec(match[1]!)?.slice(1).map(Number) ?? [];
+    if (from !== undefined && to !== undefined)
+      return Array.from({ length: to - from + 1 }, (_, index) => from + index);
+    return (match[1]!.match(/\d+/g) ?? []).map(Number);
+  });
+  const inTables = code.includes('negative row ${row}')
+    ? [...findAll(code, /\[\s*(\d+),\s*'[A-Z0-9]+-\d/g)].map(({ match }) => Number(match[1]))
+    : [];
+  return [...named, ...inTables].map((row) => `NEG-${row}`);
 }
 
 function conformancePage(requirements: readonly Requirement[], sources: readonly Source[]): string {

@@ -39,3 +39,16 @@ test('an id counts where a test or a table of cases carries it, not in a comment
   const found = [...proven].filter(([, files]) => files.length > 0).map(([id]) => id);
   assert.deepEqual(found.sort(), ['NEG-7', 'WE-3', 'X509-21']);
 });
+
+test('bad inputs count by their row, in names and in tables', () => {
+  const proven = provenBy(readRequirements(), [
+    sourceOf(
+      'test/conformance/negative.test.ts',
+      "const rows = [[1, 'ID-1', 'x'],\n [\n  2,\n 'ID-1'], [3, 'no id']];\ntest(`negative row ${row}: x`);\ntest('negative row 22: x');\ntest('negative rows 6, 10 and 16: x');\ntest('negative rows 25 to 27: x');",
+    ),
+  ]);
+  const rows = [...proven]
+    .filter(([id, files]) => id.startsWith('NEG-') && files.length > 0)
+    .map(([id]) => Number(id.slice(4)));
+  assert.deepEqual(rows, [1, 2, 6, 10, 16, 22, 25, 26, 27]);
+});
