@@ -1,29 +1,31 @@
 /** spire.api.server.localauthority.v1.LocalAuthority: rotation of this server's authorities on purpose. */
 import { Fault } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
-import type { Authority } from '../authority/authority.ts';
-import type { Slot } from '../authority/slots.ts';
+import type { Authority, Revoked } from '../authority/authority.ts';
 import type { Context } from './context.ts';
 
 interface IdRequest {
   authority_id: string;
 }
 
-export function localAuthorityService({ options, world, authorities }: Context): Service {
-  function methodsOf<Signer>(kind: 'X509' | 'JWT', authority: Authority<Signer>, check: () => void) {
+export function localAuthorityService({ world, authorities, log }: Context): Service {
+  function methodsOf<Signer>(kind: 'X509' | 'JWT', held: Authority<Signer> | undefined) {
+    const authority = (): Authority<Signer> => {
+      if (held) return held;
+      throw new Fault('method/unimplemented', `${kind} functionality is disabled`);
+    };
     const step =
-      (field: string, act: (id: string) => Promise<Slot>) =>
+      (field: string, act: (id: string, authority: Authority<Signer>) => Promise<Revoked>) =>
       async ({ authority_id }: IdRequest) => {
-        check();
+        const acting = authority();
         if (authority_id === '') throw new Fault('input/invalid', 'the authority ID is missing');
-        const slot = await act(authority_id);
+        const slot = await act(authority_id, acting);
         await world.reach();
         return { [field]: slotToWire(slot) };
       };
     return {
       [`Get${kind}AuthorityState`]() {
-        check();
-        const { active, prepared, old } = authority.state();
+        const { active, prepared, old } = authority().state();
         return {
           ...(active && { active: slotToWire(active) }),
           ...(prepared && { prepared: slotToWire(prepared) }),
@@ -31,19 +33,20 @@ export function localAuthorityService({ options, world, authorities }: Context):
         };
       },
       [`Prepare${kind}Authority`]: async () => {
-        check();
-        const slot = await authority.prepare();
+        const slot = await authority().prepare();
         await world.reach();
         return { prepared_authority: slotToWire(slot) };
       },
-      [`Activate${kind}Authority`]: step('activated_authority', (id) => authority.activate(id)),
-      [`Taint${kind}Authority`]: step('tainted_authority', async (id) => {
-        const slot = await authority.taint(id);
+      [`Activate${kind}Authority`]: step('activated_authority', (id, acting) => acting.activate(id)),
+      [`Taint${kind}Authority`]: step('tainted_authority', async (id, acting) => {
+        const slot = await acting.taint(id);
         // What the listener presents must not hang on a tainted authority for a moment longer.
-        await authorities.keepFresh();
+        await authorities
+          .keepFresh()
+          .catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
         return slot;
       }),
-      [`Revoke${kind}Authority`]: step('revoked_authority', (id) => authority.revoke(id)),
+      [`Revoke${kind}Authority`]: step('revoked_authority', (id, acting) => acting.revoke(id)),
     };
   }
 
@@ -54,10 +57,8 @@ export function localAuthorityService({ options, world, authorities }: Context):
     throw new Fault('method/unimplemented', 'WIT authorities are not offered');
   };
   const methods = {
-    ...methodsOf('X509', authorities.x509, () => {}),
-    ...methodsOf('JWT', authorities.jwt, () => {
-      if (options.disableJwtSvids) throw new Fault('method/unimplemented', 'JWT functionality is disabled');
-    }),
+    ...methodsOf('X509', authorities.x509),
+    ...methodsOf('JWT', authorities.jwt),
     TaintX509UpstreamAuthority: noUpstream,
     RevokeX509UpstreamAuthority: noUpstream,
     GetWITAuthorityState: noWit,
@@ -69,6 +70,6 @@ export function localAuthorityService({ options, world, authorities }: Context):
   return { name: 'spire.api.server.localauthority.v1.LocalAuthority', methods };
 }
 
-function slotToWire(slot: Slot): object {
+function slotToWire(slot: Revoked): object {
   return { authority_id: slot.id, expires_at: Math.floor(slot.notAfter / 1000), upstream_authority_subject_key_id: '' };
 }

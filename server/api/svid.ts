@@ -5,6 +5,7 @@ import type { Call, Service } from '../../src/rpc/serve.ts';
 import { checkDnsName } from '../../src/spiffe/entry.ts';
 import { parseId, requireWorkloadId, type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
 import { idFromWire, idToWire, type WireId } from '../../src/wire/id.ts';
+import type { JwtSigner } from '../authority/jwt.ts';
 import { mayHold } from '../entries/authorized.ts';
 import { type IssuedJwtSvid, issueJwtSvid } from '../issue/jwt.ts';
 import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
@@ -31,8 +32,9 @@ export function svidService(context: Context): Service {
     throw new Fault('thing/missing', 'entry not found or not authorized');
   }
 
-  function requireJwt(): void {
-    if (options.disableJwtSvids) throw new Fault('method/unimplemented', 'JWT functionality is disabled');
+  function jwtSigner(): JwtSigner {
+    if (authorities.jwt) return authorities.jwt.signer.value;
+    throw new Fault('method/unimplemented', 'JWT functionality is disabled');
   }
 
   function readCsr(csr: Buffer) {
@@ -66,7 +68,7 @@ export function svidService(context: Context): Service {
     },
 
     async MintJWTSVID({ id: wireId, audience, ttl }: { id: WireId | null; audience: string[]; ttl: number }) {
-      requireJwt();
+      const signingKey = jwtSigner();
       const id = requireWorkloadId(idFromWire(wireId, 'SPIFFE ID'), trustDomain, 'SPIFFE ID');
       const profile = {
         id,
@@ -75,7 +77,7 @@ export function svidService(context: Context): Service {
         issuer: options.jwtIssuer,
         tokenId: undefined,
       };
-      const svid = await issueJwtSvid(authorities.jwt.signer.value, profile, clock.now());
+      const svid = await issueJwtSvid(signingKey, profile, clock.now());
       return { svid: jwtToWire(svid, id, '') };
     },
 
@@ -106,7 +108,7 @@ export function svidService(context: Context): Service {
 
     async NewJWTSVID({ entry_id, audience }: { entry_id: string; audience: string[] }, call: Call) {
       await limit(call, 'jwt');
-      requireJwt();
+      const signingKey = jwtSigner();
       if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
       const entry = entryFor(call, entry_id);
       const profile = {
@@ -116,7 +118,7 @@ export function svidService(context: Context): Service {
         issuer: options.jwtIssuer,
         tokenId: entry.jwtSvidIncludeJti ? random.bytes(16).toString('base64url') : undefined,
       };
-      const svid = await issueJwtSvid(authorities.jwt.signer.value, profile, clock.now());
+      const svid = await issueJwtSvid(signingKey, profile, clock.now());
       return { svid: jwtToWire(svid, entry.spiffeId, entry.hint) };
     },
 

@@ -28,7 +28,8 @@ export interface ServerSvid {
 
 export interface Authorities {
   readonly x509: Authority<X509Signer>;
-  readonly jwt: Authority<JwtSigner>;
+  /** Undefined when the server issues no JWT-SVIDs. */
+  readonly jwt: Authority<JwtSigner> | undefined;
   readonly bundle: OwnBundle;
   readonly serverSvid: Live<ServerSvid>;
   /** Does what time demands of all of them; called every few seconds. */
@@ -45,6 +46,9 @@ export interface AuthoritiesPorts {
   readonly serverName: string;
 }
 
+/** Milliseconds. */
+const pruneEvery = 6 * 3600 * 1000;
+
 export async function startAuthorities(options: ServerOptions, ports: AuthoritiesPorts): Promise<Authorities> {
   const { store, clock, random, log } = ports;
   const { trustDomain } = options;
@@ -54,7 +58,11 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     ...shared,
     keyType: options.caKeyType,
   });
-  const jwt = await startAuthority(jwtKind(options.caTtl, random), { ...shared, keyType: options.jwtKeyType });
+  const jwt = options.disableJwtSvids
+    ? undefined
+    : await startAuthority(jwtKind(options.caTtl, random), { ...shared, keyType: options.jwtKeyType });
+  const refreshHint = Math.floor(options.refreshHint / 1000);
+  await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));
 
   let renewal = 0;
   let signedBy = '';
@@ -92,9 +100,22 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     });
   }
 
-  function signerIsTainted(): boolean {
-    const { old } = x509.state();
-    return old?.tainted === true && old.id === signedBy;
+  /** Whether the authority behind the server's SVID is the active one, or an old one that nothing speaks against. */
+  function signerIsGood(): boolean {
+    const { active, old } = x509.state();
+    return active?.id === signedBy || (old?.id === signedBy && !old.tainted);
+  }
+
+  async function refreshServerSvid(): Promise<void> {
+    if (clock.now() < renewal && signerIsGood()) return;
+    serverSvid.set(await makeServerSvid());
+    log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
+  }
+
+  async function pruneNowAndThen(): Promise<void> {
+    if (clock.now() < nextPrune) return;
+    await pruneBundle();
+    nextPrune = clock.now() + pruneEvery;
   }
 
   let nextPrune = clock.now();
@@ -104,16 +125,12 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     bundle,
     serverSvid,
     async keepFresh() {
-      await x509.keepFresh();
-      await jwt.keepFresh();
-      if (clock.now() >= renewal || signerIsTainted()) {
-        serverSvid.set(await makeServerSvid());
-        log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
+      const failures: unknown[] = [];
+      // One that cannot be done must not keep the others from being done.
+      for (const step of [x509.keepFresh, jwt?.keepFresh, refreshServerSvid, pruneNowAndThen]) {
+        await step?.().catch((error: unknown) => failures.push(error));
       }
-      if (clock.now() >= nextPrune) {
-        await pruneBundle();
-        nextPrune = clock.now() + 6 * 3600 * 1000;
-      }
+      if (failures.length > 0) throw failures[0];
     },
   };
 }

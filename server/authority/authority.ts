@@ -28,8 +28,14 @@ export interface AuthorityKind<Signer> {
   signer(slot: Slot, key: Key): Signer;
   /** Puts the slot, tainted or not, into a bundle; undefined when it is there already. */
   publish(bundle: Bundle, slot: Slot): Bundle | undefined;
+  /** Takes the slot out of a bundle; undefined when it is not there. */
   withdraw(bundle: Bundle, slot: Slot): Bundle | undefined;
+  /** Where the kind allows it: takes out a tainted authority by its id alone, when no slot of this server holds it. */
+  withdrawTainted?(bundle: Bundle, id: string): { bundle: Bundle; notAfter: number } | undefined;
 }
+
+/** What is left to tell of an authority that was revoked. */
+export type Revoked = Pick<Slot, 'id' | 'notAfter'>;
 
 export interface AuthorityPorts {
   readonly journal: Journal;
@@ -50,7 +56,7 @@ export interface Authority<Signer> {
   prepare(): Promise<Slot>;
   activate(id: string): Promise<Slot>;
   taint(id: string): Promise<Slot>;
-  revoke(id: string): Promise<Slot>;
+  revoke(id: string): Promise<Revoked>;
   /** Does what time demands: prepares, activates. Called every few seconds. */
   keepFresh(): Promise<void>;
 }
@@ -66,14 +72,34 @@ export async function startAuthority<Signer>(
   let version = stored?.version ?? 0;
   let slots = stored ? readSlots(stored.text, document) : {};
 
+  /** What a write whose outcome is unknown would have stored. */
+  let attempted: string | undefined;
   async function save(next: Slots): Promise<void> {
-    if (!(await journal.put(document, JSON.stringify(next), version))) {
+    attempted = JSON.stringify(next);
+    const written = await journal.put(document, attempted, version);
+    attempted = undefined;
+    if (!written) {
       throw new Fault('state/refused', `the journal ${quote(document)} was changed by another process`, {
         hint: 'Two servers share one data directory: give each its own.',
       });
     }
     version++;
     slots = next;
+  }
+
+  /** True while the bundle may lag behind the journal: from before it is written until that has worked. */
+  let unpublished = false;
+  async function publish(change: (before: Bundle) => Bundle | undefined): Promise<void> {
+    const all = unpublished;
+    unpublished = true;
+    if (all) await publishSlots();
+    await bundle.edit(change);
+    unpublished = false;
+  }
+  async function publishSlots(): Promise<void> {
+    for (const slot of [slots.old, slots.active, slots.prepared]) {
+      if (slot && slot.notAfter > clock.now()) await bundle.edit((before) => kind.publish(before, slot));
+    }
   }
 
   const keyOf = async (slot: Slot | undefined): Promise<Key | undefined> => slot && keys.get(slot.keyId);
@@ -85,7 +111,7 @@ export async function startAuthority<Signer>(
     const slot: Slot = { ...(await kind.make(key, now)), keyId, tainted: false };
     const forgotten = slots.prepared;
     await save(prepare(slots, slot));
-    await bundle.edit((before) => kind.publish((forgotten && kind.withdraw(before, forgotten)) ?? before, slot));
+    await publish((before) => kind.publish((forgotten && kind.withdraw(before, forgotten)) ?? before, slot));
     if (forgotten) await keys.remove(forgotten.keyId);
     log.info(
       { authority: slot.id, expiresAt: new Date(slot.notAfter).toISOString() },
@@ -96,16 +122,18 @@ export async function startAuthority<Signer>(
 
   let writer: LiveWriter<Signer> | undefined;
   async function makeActive(id: string): Promise<Slot> {
-    const key = await keyOf(slots.prepared);
-    if (slots.prepared?.id === id && !key) {
-      throw new Fault('state/refused', `the key of the prepared ${kind.name} authority is gone`, {
-        hint: 'Prepare a new one.',
-      });
+    const next = activate(slots, id, kind.name);
+    const slot = next.active as Slot;
+    const key = await keyOf(slot);
+    if (!key || slot.notAfter <= clock.now()) {
+      const why = key ? 'has expired' : 'has lost its key';
+      throw new Fault('state/refused', `the prepared ${kind.name} authority ${why}`, { hint: 'Prepare a new one.' });
     }
     const forgotten = slots.old;
-    await save(activate(slots, id, kind.name));
-    const slot = slots.active as Slot;
-    const signer = kind.signer(slot, key as Key);
+    // It may have been prepared while the bundle could not be written: nothing signs before it is published.
+    await publish((before) => kind.publish(before, slot));
+    const signer = kind.signer(slot, key);
+    await save(next);
     if (writer) writer.set(signer);
     else writer = live(signer);
     if (forgotten) await keys.remove(forgotten.keyId);
@@ -123,9 +151,7 @@ export async function startAuthority<Signer>(
       { hint: 'Set the clock of this machine, then start the server again.' },
     );
   }
-  for (const slot of [slots.old, slots.active, slots.prepared]) {
-    if (slot && slot.notAfter > now) await bundle.edit((before) => kind.publish(before, slot));
-  }
+  await publishSlots();
   if (slots.active && activeKey && slots.active.notAfter > now) {
     writer = live(kind.signer(slots.active, activeKey));
   } else {
@@ -145,10 +171,24 @@ export async function startAuthority<Signer>(
     if (key.id.startsWith(`${kind.prefix}-`) && !named.has(key.id)) await keys.remove(key.id);
   }
 
+  /** When the answer to a write was lost and the write was not, the journal is ahead of us: go on from there. */
+  async function takeLostWrite(): Promise<void> {
+    if (attempted === undefined) return;
+    const found = await journal.get(document);
+    const lost = found?.version === version + 1 && found.text === attempted;
+    attempted = undefined;
+    if (!lost) return;
+    version++;
+    slots = readSlots(found.text, document);
+    unpublished = true;
+    const key = await keyOf(slots.active);
+    if (key) writer?.set(kind.signer(slots.active as Slot, key));
+  }
+
   // One step at a time: operators, the clock and start-up never interleave.
   let turn: Promise<unknown> = Promise.resolve();
   function inTurn<T>(step: () => Promise<T>): Promise<T> {
-    const result = turn.then(step);
+    const result = turn.then(takeLostWrite).then(step);
     turn = result.catch(() => {});
     return result;
   }
@@ -160,16 +200,22 @@ export async function startAuthority<Signer>(
     activate: (id) => inTurn(() => makeActive(id)),
     taint: (id) =>
       inTurn(async () => {
-        await save(taint(slots, id, kind.name));
+        // A taint that failed half way, in the journal and not in the bundle, is finished by asking again.
+        const halfDone = unpublished && slots.old?.id === id && slots.old.tainted;
+        if (!halfDone) await save(taint(slots, id, kind.name));
         const slot = slots.old as Slot;
-        await bundle.edit((before) => kind.publish(before, slot));
+        await publish((before) => kind.publish(before, slot));
         log.warn({ authority: id }, `${kind.name} authority tainted`);
         return slot;
       }),
     revoke: (id) =>
       inTurn(async () => {
+        const known = [slots.active, slots.prepared, slots.old].some((slot) => slot?.id === id);
+        const stray = known ? undefined : await revokeStray(id);
+        if (stray) return stray;
         const rest = revoke(slots, id, kind.name);
         const slot = slots.old as Slot;
+        // The bundle first: an authority must not be trusted on when the journal has forgotten that it was tainted.
         await bundle.edit((before) => kind.withdraw(before, slot));
         await save(rest);
         await keys.remove(slot.keyId);
@@ -178,9 +224,25 @@ export async function startAuthority<Signer>(
       }),
     keepFresh: () =>
       inTurn(async () => {
+        if (unpublished) await publish(() => undefined);
         const active = slots.active as Slot;
-        if (!slots.prepared && clock.now() >= caPrepareAt(active)) await makePrepared();
-        if (slots.prepared && clock.now() >= caActivateAt(active)) await makeActive(slots.prepared.id);
+        const now = clock.now();
+        if (now < caPrepareAt(active)) return;
+        // A clock that jumped far, or a lost key, leaves a prepared authority that is of no use.
+        const usable = slots.prepared && slots.prepared.notAfter > now && (await keyOf(slots.prepared)) !== undefined;
+        if (!usable) await makePrepared();
+        if (now >= caActivateAt(active)) await makeActive((slots.prepared as Slot).id);
       }),
   };
+
+  async function revokeStray(id: string): Promise<Revoked | undefined> {
+    let found: { bundle: Bundle; notAfter: number } | undefined;
+    await bundle.edit((before) => {
+      found = kind.withdrawTainted?.(before, id);
+      return found?.bundle;
+    });
+    if (!found) return undefined;
+    log.warn({ authority: id }, `${kind.name} authority revoked`);
+    return { id, notAfter: found.notAfter };
+  }
 }

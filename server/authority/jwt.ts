@@ -3,6 +3,7 @@ import { type JwtAlgorithm, keyTypes } from '../../src/crypto/algorithms.ts';
 import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle, JwtAuthority } from '../../src/spiffe/bundle.ts';
+import { backdate } from '../../src/spiffe/lifetime.ts';
 import type { AuthorityKind } from './authority.ts';
 import type { Slot } from './slots.ts';
 
@@ -42,7 +43,8 @@ export function jwtKind(lifetime: number, random: Random): AuthorityKind<JwtSign
     prefix: 'jwt',
     make: async (key, now) => ({
       id: newKeyId(random),
-      notBefore: now,
+      // As a certificate: a clock that is set back a little is no reason to refuse a start.
+      notBefore: now - backdate,
       notAfter: now + lifetime,
       material: key.publicKey.toString('base64'),
     }),
@@ -50,12 +52,19 @@ export function jwtKind(lifetime: number, random: Random): AuthorityKind<JwtSign
     publish(bundle, slot) {
       const there = bundle.jwtAuthorities.find(({ keyId }) => keyId === slot.id);
       if (there?.tainted === slot.tainted) return undefined;
-      return { ...bundle, jwtAuthorities: [...without(bundle, slot), published(slot)] };
+      return { ...bundle, jwtAuthorities: [...without(bundle, slot.id), published(slot)] };
     },
-    withdraw: (bundle, slot) => ({ ...bundle, jwtAuthorities: without(bundle, slot) }),
+    withdraw: (bundle, slot) =>
+      bundle.jwtAuthorities.some(({ keyId }) => keyId === slot.id)
+        ? { ...bundle, jwtAuthorities: without(bundle, slot.id) }
+        : undefined,
+    withdrawTainted(bundle, id) {
+      const found = bundle.jwtAuthorities.find(({ keyId, tainted }) => keyId === id && tainted);
+      return found && { bundle: { ...bundle, jwtAuthorities: without(bundle, id) }, notAfter: found.expiresAt * 1000 };
+    },
   };
 }
 
-function without(bundle: Bundle, slot: Slot): JwtAuthority[] {
-  return bundle.jwtAuthorities.filter(({ keyId }) => keyId !== slot.id);
+function without(bundle: Bundle, id: string): JwtAuthority[] {
+  return bundle.jwtAuthorities.filter(({ keyId }) => keyId !== id);
 }

@@ -75,14 +75,8 @@ function refused(what: string, why: string, hint: string): Fault {
 export function readSlots(text: string, name: string): Slots {
   try {
     const slots = JSON.parse(text) as Slots;
-    for (const slot of [slots.active, slots.prepared, slots.old]) {
-      if (
-        slot &&
-        (typeof slot.id !== 'string' || typeof slot.keyId !== 'string' || typeof slot.material !== 'string')
-      ) {
-        throw new TypeError('a slot lacks its id, key or material');
-      }
-    }
+    if (typeof slots !== 'object') throw new TypeError('it is no object');
+    for (const slot of [slots.active, slots.prepared, slots.old]) if (slot !== undefined) checkSlot(slot);
     return slots;
   } catch (cause) {
     throw new Fault('data/corrupt', `the journal ${quote(name)} cannot be read`, {
@@ -90,4 +84,14 @@ export function readSlots(text: string, name: string): Slots {
       cause,
     });
   }
+}
+
+function checkSlot(slot: Slot): void {
+  const texts = [slot.id, slot.keyId, slot.material];
+  const times = [slot.notBefore, slot.notAfter];
+  const whole =
+    texts.every((value) => typeof value === 'string') &&
+    times.every((value) => Number.isFinite(value)) &&
+    typeof slot.tainted === 'boolean';
+  if (!whole) throw new TypeError('a slot lacks one of its parts');
 }

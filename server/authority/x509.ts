@@ -88,7 +88,10 @@ export function x509Kind(
       };
     },
 
-    withdraw: (bundle, slot) => ({ ...bundle, x509Authorities: without(bundle, slot) }),
+    withdraw(bundle, slot) {
+      const rest = without(bundle, slot);
+      return rest.length === bundle.x509Authorities.length ? undefined : { ...bundle, x509Authorities: rest };
+    },
   };
 }
 
