@@ -207,7 +207,7 @@ describe('PostgreSQL that fails', () => {
     const socket = here.searchParams.get('host')!;
     await assert.rejects(
       openStore({ url: `postgres://mutual:secret@/none?host=${socket}` }),
-      (error: Error) => fault('config/invalid', /does not exist/)(error) && !/secret/.test(error.message),
+      (error: Error) => fault('config/invalid', /\/none does not exist/)(error) && !/secret/.test(error.message),
     );
     await assert.rejects(
       openStore({ url: 'postgres://mutual@/d?host=/nowhere' }),

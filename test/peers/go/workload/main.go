@@ -1,6 +1,6 @@
 // workload asks the Workload API through go-spiffe and reports what a go-spiffe program sees.
 //
-//	workload x509     -socket unix:///path            every X509-SVID, each verified against its bundle
+//	workload x509     -socket unix:///path [-fd N]    every X509-SVID, each verified against its bundle
 //	workload jwt      -socket ... -audience a,b [-id spiffe://...]
 //	workload bundles  -socket ...
 //	workload validate -socket ... -audience a -token T    asks the agent to validate
@@ -18,6 +18,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"sort"
@@ -32,12 +33,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
 
 	"mutual.test/peers/report"
 )
 
 type options struct {
 	socket, audience, id, token, bundle, svid string
+	descriptor                                int
 }
 
 func main() {
@@ -52,6 +55,7 @@ func main() {
 	flags.StringVar(&o.token, "token", "", "a JWT-SVID")
 	flags.StringVar(&o.bundle, "bundle", "", "file with a SPIFFE bundle (JWKS)")
 	flags.StringVar(&o.svid, "svid", "", "file with a certificate chain (PEM), leaf first")
+	flags.IntVar(&o.descriptor, "fd", 0, "speak on this open descriptor instead of connecting")
 	timeout := flags.Duration("timeout", 10*time.Second, "deadline of the call")
 	_ = flags.Parse(os.Args[2:])
 
@@ -76,7 +80,14 @@ func main() {
 }
 
 func connect(ctx context.Context, o options) (*workloadapi.Client, error) {
-	return workloadapi.New(ctx, workloadapi.WithAddr(o.socket))
+	choices := []workloadapi.ClientOption{workloadapi.WithAddr(o.socket)}
+	if o.descriptor != 0 {
+		choices = append(choices, workloadapi.WithDialOptions(grpc.WithContextDialer(
+			func(context.Context, string) (net.Conn, error) {
+				return net.FileConn(os.NewFile(uintptr(o.descriptor), "inherited"))
+			})))
+	}
+	return workloadapi.New(ctx, choices...)
 }
 
 func fetchX509(ctx context.Context, o options) error {
