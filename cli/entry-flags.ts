@@ -62,6 +62,11 @@ export function entryMessage(values: EntryValues, node: boolean, needed: readonl
       },
     );
   }
+  if (node && values.parentId !== undefined) {
+    throw new Fault('usage/invalid', '--parent-id is given together with --node, whose parent is always the server', {
+      hint: 'Leave one of them out.',
+    });
+  }
   const spiffeId = values.spiffeId!;
   const parentId = node ? serverId(trustDomainOf(spiffeId)) : values.parentId!;
   return {
