@@ -1,10 +1,10 @@
 /** Registration entries in the database. */
-import { hash } from 'node:crypto';
 import { sql } from 'kysely';
 import type { EntryDraft, EntryPatch } from '../../src/spiffe/entry.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { selectorSet } from '../../src/spiffe/selector.ts';
 import { unknownBundle } from './bundles.ts';
+import { below, entryRow, hash24, kinship, rowEntry, sameMeaning } from './entry-row.ts';
 import { type EntryRow, entryColumns } from './schema.ts';
 import { insert, listStatement, type Session, statement } from './statement.ts';
 import type { Created, Entries, Stamp, StoredEntry } from './store.ts';
@@ -216,8 +216,6 @@ export async function rewrite(tx: Transaction, old: StoredEntry, patch: EntryPat
   return entry;
 }
 
-type Meaning = Pick<StoredEntry, 'spiffeId' | 'parentId' | 'selectors'>;
-
 function newEntry(draft: EntryDraft, stamp: Stamp): Omit<StoredEntry, 'seq'> {
   return {
     id: draft.id === '' ? stamp.id : draft.id,
@@ -239,75 +237,3 @@ function newEntry(draft: EntryDraft, stamp: Stamp): Omit<StoredEntry, 'seq'> {
     jwtSvidIncludeJti: draft.jwtSvidIncludeJti,
   };
 }
-
-const below = 2 ** 24;
-
-function hash24(text: string): number {
-  return hash('sha256', text, 'buffer').readUIntBE(0, 3);
-}
-
-/** See `EntryRow.kinship`. A collision costs a comparison, never a wrong answer: see `sameMeaning`. */
-function kinship({ spiffeId, parentId, selectors }: Meaning): number {
-  // Neither IDs nor selectors hold a NUL.
-  return hash24(parentId) * below + hash24(`${spiffeId}\0${selectors.join('\0')}`);
-}
-
-function sameMeaning(a: Meaning, b: Meaning): boolean {
-  return (
-    a.spiffeId === b.spiffeId &&
-    a.parentId === b.parentId &&
-    a.selectors.length === b.selectors.length &&
-    a.selectors.every((selector, i) => selector === b.selectors[i])
-  );
-}
-
-function entryRow(entry: StoredEntry, key: number): EntryRow {
-  return {
-    seq: entry.seq,
-    id: entry.id,
-    spiffe_id: entry.spiffeId,
-    parent_id: entry.parentId,
-    kinship: key,
-    selectors: JSON.stringify(entry.selectors),
-    x509_svid_ttl: entry.x509SvidTtl,
-    jwt_svid_ttl: entry.jwtSvidTtl,
-    federates_with: list(entry.federatesWith),
-    admin: Number(entry.admin),
-    downstream: Number(entry.downstream),
-    expires_at: entry.expiresAt,
-    dns_names: list(entry.dnsNames),
-    revision: entry.revision,
-    store_svid: Number(entry.storeSvid),
-    hint: entry.hint,
-    created_at: entry.createdAt,
-    disable_x509_svid_prefetch: Number(entry.disableX509SvidPrefetch),
-    jwt_svid_include_jti: Number(entry.jwtSvidIncludeJti),
-  };
-}
-
-function rowEntry(row: EntryRow): StoredEntry {
-  return {
-    seq: row.seq,
-    id: row.id,
-    spiffeId: row.spiffe_id as SpiffeId,
-    parentId: row.parent_id as SpiffeId,
-    selectors: JSON.parse(row.selectors),
-    x509SvidTtl: row.x509_svid_ttl,
-    jwtSvidTtl: row.jwt_svid_ttl,
-    federatesWith: unlist(row.federates_with) as readonly TrustDomain[],
-    admin: row.admin === 1,
-    downstream: row.downstream === 1,
-    expiresAt: row.expires_at,
-    dnsNames: unlist(row.dns_names),
-    revision: row.revision,
-    storeSvid: row.store_svid === 1,
-    hint: row.hint,
-    createdAt: row.created_at,
-    disableX509SvidPrefetch: row.disable_x509_svid_prefetch === 1,
-    jwtSvidIncludeJti: row.jwt_svid_include_jti === 1,
-  };
-}
-
-const none: readonly string[] = [];
-const list = (values: readonly string[]): string => (values.length === 0 ? '[]' : JSON.stringify(values));
-const unlist = (text: string): readonly string[] => (text === '[]' ? none : JSON.parse(text));

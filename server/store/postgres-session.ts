@@ -128,7 +128,8 @@ const refusesConnections = (error: unknown): boolean =>
 /** Where a URL points, without user and password. */
 export function placeOf(url: string): string {
   try {
-    const { hostname, port, pathname, searchParams } = new URL(url);
+    // A URL without a host, as of a Unix socket, is none to the URL parser.
+    const { hostname, port, pathname, searchParams } = new URL(url.replace(/(\/\/[^/@]*@)(?=[/:])/, '$1localhost'));
     const host = searchParams.get('host') ?? decodeURIComponent(hostname);
     return `${host}${port === '' ? '' : `:${port}`}${pathname}`;
   } catch {

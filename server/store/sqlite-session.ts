@@ -1,5 +1,5 @@
 /** A SQLite database as a Session: node:sqlite with prepared statements, and its errors as faults. */
-import { chmodSync, closeSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { Fault, quote } from '../../src/errors.ts';
@@ -66,6 +66,10 @@ function createFile(path: string): void {
     if (statSync(path, { throwIfNoEntry: false }) !== undefined) return;
     closeSync(openSync(path, 'a', 0o600));
     chmodSync(path, 0o600);
+    // The name of the new file must outlive a power cut as what is committed to it does.
+    const dir = openSync(dirname(path), 'r');
+    fsyncSync(dir);
+    closeSync(dir);
   });
 }
 

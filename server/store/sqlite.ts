@@ -1,6 +1,6 @@
 /** The embedded store, seen from the main thread: it asks the worker that holds the database, and remembers the log's end. */
 import { Worker } from 'node:worker_threads';
-import { Fault } from '../../src/errors.ts';
+import { asFault, Fault } from '../../src/errors.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { withBuffers } from './bundle-text.ts';
 import type { Head } from './log.ts';
@@ -103,7 +103,12 @@ function askWorker(worker: Worker, recent: Recent): { ask: Ask; close: () => Pro
     asked += 1;
     waiting.set(asked, { resolve, reject });
     if (waiting.size === 1) worker.ref();
-    worker.postMessage({ id: asked, name, given } satisfies Question);
+    try {
+      worker.postMessage({ id: asked, name, given } satisfies Question);
+    } catch (error) {
+      // What was given is not plain data: a defect of the caller.
+      settle(asked)?.reject(asFault(error));
+    }
     return promise;
   };
   const ask = (async (name: OperationName, ...given: unknown[]) => {

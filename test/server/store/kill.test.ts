@@ -93,7 +93,7 @@ it(`after SIGKILL in the middle of writing, ${rounds} times, the store is consis
       for (let round = 0; left > 0; round += 1) {
         left -= 1;
         // One in eight dies while it opens the database.
-        const lines = number(8) === 0 ? 1 : 2 + number(300);
+        const lines = number(8) === 0 ? 1 : 2 + number(150);
         const said = await writeAndKill(path, `${lane}-${round}`, lines);
         remember(acknowledged, said);
         await check(path, acknowledged);

@@ -206,3 +206,21 @@ it('an in-memory store leaves no file', async () => {
   await store.close();
   assert.equal(existsSync(':memory:'), false);
 });
+
+it('user-needs (a) 1 recent changes are read from memory: the database need not even be open', async () => {
+  const store = await openStore({ url: 'sqlite::memory:' });
+  for (let i = 0; i < 5; i += 1) await create(store, draft(`/w/${i}`));
+  await store.close();
+  assert.deepEqual(
+    (await store.log.read(2, 2)).map((change) => change.position),
+    [3, 4],
+  );
+  assert.equal(await store.log.position(), 5);
+});
+
+it('what cannot cross to the thread is refused, and the store goes on', async () => {
+  const store = await openStore({ url: 'sqlite::memory:' });
+  await assert.rejects(store.entries.get((() => {}) as never), fault('system/failed', /internal error/));
+  await create(store, draft('/a'));
+  await store.close();
+});
