@@ -113,6 +113,14 @@ describe('several servers on one PostgreSQL', () => {
   });
 });
 
+/** Resolves at the next append, or with `otherwise`. */
+async function told(store: Store, otherwise: Promise<void>): Promise<void> {
+  const appended = Promise.withResolvers<number>();
+  const stop = store.log.onAppend(appended.resolve);
+  await Promise.race([appended.promise, otherwise]);
+  stop();
+}
+
 describe('the log of PostgreSQL under attack', () => {
   it('writers commit out of order while readers follow: no reader ever passes a position', async (t) => {
     const rounds = Number(process.env.MUTUAL_LOG_ROUNDS ?? 3000);
@@ -144,13 +152,18 @@ describe('the log of PostgreSQL under attack', () => {
       for (let n = 0; left > 0; n += 1) await create(store, draft(`/w/${i}/${n}`));
     });
     let done = false;
-    const followers = stores.map(async (store) => {
+    const finished = Promise.withResolvers<void>();
+    const followers = stores.map(async (store, i) => {
       const seen: number[] = [];
       const readOn = async (): Promise<void> => {
         const page = await store.log.read(seen.at(-1) ?? 0, 100);
         for (const change of page) seen.push(change.position);
       };
-      while (!done) await readOn();
+      // One reads without a pause, the others when they are told.
+      while (!done) {
+        if (i > 0) await told(store, finished.promise);
+        await readOn();
+      }
       for (let before = -1; before !== seen.length; ) {
         before = seen.length;
         await readOn();
@@ -178,6 +191,7 @@ describe('the log of PostgreSQL under attack', () => {
     })();
     await Promise.all([...raw, ...users]).finally(() => {
       done = true;
+      finished.resolve();
     });
     const position = await stores[0]!.log.position();
     const wanted = Array.from({ length: position }, (_, i) => i + 1);
