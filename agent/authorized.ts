@@ -70,6 +70,26 @@ export function readEntry(wire: WireEntry, trustDomain: TrustDomain): Authorized
 }
 
 /**
+ * Reads entries; one that cannot be read is left out and reported, so that it does not take the others with it.
+ * Throws `limit/exceeded` for more than an agent takes.
+ */
+export function readEntries(
+  wire: readonly WireEntry[],
+  trustDomain: TrustDomain,
+  refused: (entryId: string, error: unknown) => void,
+): AuthorizedEntry[] {
+  if (wire.length > caps.entries) throw tooMany('entries', wire.length, caps.entries);
+  return wire.flatMap((entry) => {
+    try {
+      return readEntry(entry, trustDomain);
+    } catch (error) {
+      refused(entry.id, error);
+      return [];
+    }
+  });
+}
+
+/**
  * Whether workloads may hold the entry's identity. Not so: entries below `/spire`, which name nodes and servers; entries
  * whose SVID is stored, which go to a store and never to a process; and a join token's node alias, which a server lists
  * among what it authorises the agent for, but whose `spiffe_id` selector no process can have.

@@ -57,6 +57,16 @@ export interface WatchUpdate {
   readonly removedEntryIds: readonly string[];
   readonly bundles: readonly WireBundle[];
   readonly removedTrustDomains: readonly string[];
+  /** The latest question that is answered when this group is complete; 0 for none. */
+  readonly answer: number;
+}
+
+/** The push stream; nothing that is sent on it is waited for: should it be over, its updates say why. */
+export interface WatchStream {
+  readonly updates: AsyncIterable<WatchUpdate>;
+  applied(position: bigint): void;
+  /** Asks whether everything was sent that was committed before; the answer comes with a group (rising ids above 0). */
+  ask(id: number): void;
 }
 
 export interface Position {
@@ -92,7 +102,7 @@ export interface ServerApi {
   /** The newest position of the server's change log. Throws `method/unimplemented` on a server without one. */
   position(deadlineMs: number): Promise<Position>;
   /** Opens the push stream from a position (0 and '' for everything). */
-  watch(from: Position, signal: AbortSignal): { updates: AsyncIterable<WatchUpdate>; applied(position: bigint): void };
+  watch(from: Position, signal: AbortSignal): WatchStream;
 }
 
 /** The services over one channel. */
@@ -174,6 +184,7 @@ export function serverApi(channel: Channel): ServerApi {
       return {
         updates: watchUpdates(stream.responses as AsyncIterable<any>),
         applied: (position) => post(stream, { applied: { position: position.toString() } }),
+        ask: (id) => post(stream, { ask: { id } }),
       };
     },
   };
@@ -190,6 +201,7 @@ async function* watchUpdates(messages: AsyncIterable<any>): AsyncGenerator<Watch
       removedEntryIds: message.removed_entry_ids,
       bundles: message.bundles,
       removedTrustDomains: message.removed_trust_domains,
+      answer: Number(message.answer),
     };
   }
 }

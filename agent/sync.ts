@@ -9,13 +9,11 @@ import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
-import type { TrustDomain } from '../src/spiffe/id.ts';
-import type { WireEntry } from '../src/wire/entry.ts';
-import { type AuthorizedEntry, caps, readEntry, sameRevision, tooMany } from './authorized.ts';
+import { type AuthorizedEntry, caps, readEntries, sameRevision, tooMany } from './authorized.ts';
 import type { Cache, WorldChange } from './cache.ts';
 import type { ServerLink } from './link.ts';
 import type { EntryRevision, ServerApi } from './server-api.ts';
-import { watchOnce } from './watch.ts';
+import { type Asking, watchOnce } from './watch.ts';
 import { why } from './why.ts';
 
 export interface SyncStatus {
@@ -51,8 +49,8 @@ export interface SyncPorts {
 const bundlesAtOnce = 10;
 /** Reconnecting to a server that pushes. */
 const pushBackoff: Backoff = { first: 250, most: 30_000, factor: 2 };
-/** The least between two questions, milliseconds, however many processes without an identity ask. */
-const spacing = 500;
+/** The least between two polls or connections, and between two questions on a stream, milliseconds. */
+const spacing = { poll: 500, ask: 100 } as const;
 /** Milliseconds after which a server that could only be polled is asked again whether it pushes. */
 const askAgain = 10 * 60_000;
 
@@ -86,11 +84,11 @@ export function makeSync(ports: SyncPorts): Sync {
     upToDate();
   };
 
-  /** What `asked` gives, or undefined when that takes longer than `ms`. */
-  const before = async <T>(ms: number, asked: Promise<T>): Promise<T | undefined> => {
+  /** What `work` gives, or undefined when that takes longer than `ms`. */
+  const before = async <T>(ms: number, work: Promise<T>): Promise<T | undefined> => {
     const { promise, resolve } = Promise.withResolvers<undefined>();
     const cancel = clock.after(ms, () => resolve(undefined));
-    return Promise.race([asked, promise]).finally(cancel);
+    return Promise.race([work, promise]).finally(cancel);
   };
 
   /** Resolves when `done` says so after some application, or after `ms`. */
@@ -108,7 +106,7 @@ export function makeSync(ports: SyncPorts): Sync {
     });
   };
 
-  /** Waits `ms`, or less when somebody needs to know sooner; never less than `spacing`. */
+  /** Waits `ms`, or less when somebody needs to know sooner; but not at once over and over. */
   const pause = async (ms: number, signal: AbortSignal): Promise<void> => {
     const woken = new AbortController();
     const started = clock.now();
@@ -123,7 +121,7 @@ export function makeSync(ports: SyncPorts): Sync {
       };
       poked = false;
     }
-    await sleep(clock, Math.min(spacing, ms) - (clock.now() - started), signal);
+    await sleep(clock, Math.min(spacing.poll, ms) - (clock.now() - started), signal);
   };
   link.onRenewed(() => wake());
 
@@ -134,30 +132,36 @@ export function makeSync(ports: SyncPorts): Sync {
     polls++;
     apply(world);
   };
+  const onStream = (open: Asking | undefined): void => {
+    stream = open;
+    for (const told of [...applied]) told();
+  };
   const failed = (error: unknown): void => {
     outage = error instanceof Fault ? error : new Fault('system/failed', 'synchronisation failed', { cause: error });
   };
 
-  // The newest position is asked for once for all who ask meanwhile; whoever comes during a question needs the next one.
-  let asked: Promise<bigint | undefined> | undefined;
-  let askedNext: Promise<bigint | undefined> | undefined;
-  const newest = (): Promise<bigint | undefined> => {
-    const ask = (): Promise<bigint | undefined> =>
-      link
-        .call((api) => api.position(1_000))
-        .then(
-          ({ position, logId }) => (logId === cache.position.logId ? position : undefined),
-          () => undefined,
-        );
+  // One question for all who ask meanwhile; whoever comes during one needs the next. However many processes without an
+  // identity ask, the server hears of it ten times a second.
+  let stream: Asking | undefined;
+  let asked: Promise<void> | undefined;
+  let askedNext: Promise<void> | undefined;
+  let askedAt = Number.NEGATIVE_INFINITY;
+  const question = async (): Promise<void> => {
+    const early = askedAt + spacing.ask - clock.now();
+    if (early > 0) await sleep(clock, early);
+    askedAt = clock.now();
+    await stream?.ask();
+  };
+  const ask = (): Promise<void> => {
     if (asked === undefined) {
-      asked = ask().finally(() => {
+      asked = question().finally(() => {
         asked = undefined;
       });
       return asked;
     }
     askedNext ??= asked.then(() => {
       askedNext = undefined;
-      return newest();
+      return ask();
     });
     return askedNext;
   };
@@ -170,10 +174,10 @@ export function makeSync(ports: SyncPorts): Sync {
       wake();
       return until(() => polls >= wanted, ms);
     }
-    const position = await before(ms, newest());
-    if (position === undefined) return;
-    if (outage !== undefined) wake();
-    await until(() => cache.position.position >= position, deadline - clock.now());
+    // Without a stream there is nobody to ask: it is tried at once, and only a server that is there is waited for.
+    if (stream === undefined) wake();
+    if (stream === undefined && outage === undefined) await until(() => stream !== undefined, ms);
+    if (stream !== undefined) await before(deadline - clock.now(), ask());
   };
 
   let polling = false;
@@ -211,7 +215,7 @@ export function makeSync(ports: SyncPorts): Sync {
         try {
           mode = 'push';
           poked = false;
-          await watchOnce({ clock, random, log, link, cache, apply, upToDate, signal });
+          await watchOnce({ clock, random, log, link, cache, apply, upToDate, onStream, signal });
         } catch (error) {
           signal.throwIfAborted();
           if (error instanceof Fault && error.status === Status.UNIMPLEMENTED) {
@@ -232,7 +236,7 @@ export function makeSync(ports: SyncPorts): Sync {
 
 /** Reads the whole world by asking: entries that changed, then every bundle they need. */
 async function readWorld(api: ServerApi, cache: Cache, log: Log, signal: AbortSignal): Promise<WorldChange> {
-  const entries = await readEntries(api, cache, log, signal);
+  const entries = await authorizedEntries(api, cache, log, signal);
   const own = await api.bundle(cache.trustDomain);
   const wanted = [...new Set(entries.flatMap((entry) => entry.federatesWith))];
   if (wanted.length > caps.bundles) throw tooMany('federated trust domains', wanted.length, caps.bundles);
@@ -254,9 +258,16 @@ async function readWorld(api: ServerApi, cache: Cache, log: Log, signal: AbortSi
   };
 }
 
-async function readEntries(api: ServerApi, cache: Cache, log: Log, signal: AbortSignal): Promise<AuthorizedEntry[]> {
+async function authorizedEntries(
+  api: ServerApi,
+  cache: Cache,
+  log: Log,
+  signal: AbortSignal,
+): Promise<AuthorizedEntry[]> {
   const { entries, revisions } = await askEntries(api, cache, signal);
-  const changed = takeEntries(entries, cache.trustDomain, log);
+  const changed = readEntries(entries, cache.trustDomain, (entry, error) =>
+    log.warn({ entry, ...why(error) }, 'entry refused'),
+  );
   if (revisions === undefined) return changed;
   if (revisions.length > caps.entries) throw tooMany('entries', revisions.length, caps.entries);
   const fresh = new Map(changed.map((entry) => [entry.id, entry]));
@@ -279,17 +290,4 @@ async function askEntries(api: ServerApi, cache: Cache, signal: AbortSignal): Re
     if (!(error instanceof Fault) || error.status !== Status.UNIMPLEMENTED) throw error;
     return { entries: await api.authorizedEntries(), revisions: undefined };
   }
-}
-
-/** Reads entries; one that cannot be read is left out and logged, so that it does not take the others with it. */
-export function takeEntries(wire: readonly WireEntry[], trustDomain: TrustDomain, log: Log): AuthorizedEntry[] {
-  if (wire.length > caps.entries) throw tooMany('entries', wire.length, caps.entries);
-  return wire.flatMap((entry) => {
-    try {
-      return readEntry(entry, trustDomain);
-    } catch (error) {
-      log.warn({ entry: entry.id, ...why(error) }, 'entry refused');
-      return [];
-    }
-  });
 }

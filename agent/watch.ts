@@ -8,11 +8,11 @@ import type { Log } from '../src/log.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
 import { parseTrustDomain } from '../src/spiffe/id.ts';
-import { caps, readBundle, tooMany } from './authorized.ts';
+import { caps, readBundle, readEntries, tooMany } from './authorized.ts';
 import type { Cache, WorldChange } from './cache.ts';
 import type { ServerLink } from './link.ts';
-import type { WatchUpdate } from './server-api.ts';
-import { takeEntries } from './sync.ts';
+import type { WatchStream, WatchUpdate } from './server-api.ts';
+import { why } from './why.ts';
 
 export interface WatchPorts {
   readonly clock: Clock;
@@ -24,7 +24,15 @@ export interface WatchPorts {
   apply(change: WorldChange): void;
   /** The agent is known to be up to date, though nothing changed. */
   upToDate(): void;
+  /** Told of the stream when it is open, and of its end (undefined). */
+  onStream(stream: Asking | undefined): void;
   readonly signal: AbortSignal;
+}
+
+/** A stream on which one can ask whether the agent is behind. */
+export interface Asking {
+  /** Resolves when everything is applied that was committed before the question, or when the stream has ended. */
+  ask(): Promise<void>;
 }
 
 /** Milliseconds between two questions for the position, ±10 %. */
@@ -39,18 +47,21 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
   const moved = new Error('the connection was replaced');
   const unlisten = link.onRenewed(() => stop.abort(moved));
   const signal = AbortSignal.any([ports.signal, stop.signal]);
+  const questions = openQuestions();
   const check = checkPosition(ports, signal, (fault) => stop.abort(fault));
   try {
     await link.call(async (api) => {
       const from = cache.position.logId === '' ? { position: 0n, logId: '' } : cache.position;
-      const { updates, applied } = api.watch(from, signal);
+      const stream = api.watch(from, signal);
+      ports.onStream({ ask: () => questions.ask(stream) });
       let group: Group | undefined;
-      for await (const update of updates) {
+      for await (const update of stream.updates) {
         group = gather(group, update, ports);
         if (!update.complete) continue;
         ports.apply(finish(group, update));
         group = undefined;
-        applied(update.position);
+        stream.applied(update.position);
+        questions.answered(update.answer);
       }
       throw new Fault('peer/unavailable', 'the server ended the stream of changes');
     });
@@ -62,9 +73,31 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
     throw error;
   } finally {
     unlisten();
+    ports.onStream(undefined);
+    questions.answered(Number.POSITIVE_INFINITY);
     stop.abort(moved);
     await check;
   }
+}
+
+function openQuestions() {
+  let last = 0;
+  const waiting = new Map<number, () => void>();
+  return {
+    ask(stream: WatchStream): Promise<void> {
+      const id = ++last;
+      stream.ask(id);
+      return new Promise((resolve) => waiting.set(id, resolve));
+    },
+    /** Every question up to this one has its answer. */
+    answered(latest: number): void {
+      for (const [id, resolve] of waiting) {
+        if (id > latest) return;
+        waiting.delete(id);
+        resolve();
+      }
+    },
+  };
 }
 
 /** Messages of one group so far. Later ones win where they name the same thing. */
@@ -87,11 +120,12 @@ function gather(before: Group | undefined, update: WatchUpdate, { cache, log }: 
     bundles: new Map(),
     removedDomains: new Set(),
   };
+  const refused = (entry: string, error: unknown): void => log.warn({ entry, ...why(error) }, 'entry refused');
   for (const id of update.removedEntryIds) {
     group.entries.delete(id);
     group.removedEntries.add(id);
   }
-  for (const entry of takeEntries(update.entries, cache.trustDomain, log)) {
+  for (const entry of readEntries(update.entries, cache.trustDomain, refused)) {
     group.entries.set(entry.id, entry);
     group.removedEntries.delete(entry.id);
   }

@@ -8,7 +8,6 @@ import type { Log } from '../../src/log.ts';
 import type { UnixPeer } from '../../src/rpc/unix-peer.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import { type Selector, selectorSet } from '../../src/spiffe/selector.ts';
-import { why } from '../why.ts';
 import type { WorkloadMethod } from './methods.ts';
 
 /** Sorted, without doubles. */
@@ -56,7 +55,7 @@ export function workloadAttestor(
         answered = true;
         found.push(...answer.value);
       } else {
-        ports.log.warn({ method: methods[index]!.name, pid, ...why(answer.reason) }, 'workload attestation failed');
+        ports.log.warn({ method: methods[index]!.name, pid, err: answer.reason }, 'workload attestation failed');
       }
     });
     if (!answered)

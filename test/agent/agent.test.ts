@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Agent, startAgent } from '../../agent/agent.ts';
-import { Fault } from '../../src/errors.ts';
+import type { Fault } from '../../src/errors.ts';
 import { createLog, silentLog } from '../../src/log.ts';
 import { type Channel, connectUnix } from '../../src/rpc/connect.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Fault } from '../../src/errors.ts';
 import { readAudience } from '../../agent/jwt-cache.ts';
+import { Fault } from '../../src/errors.ts';
 import { parseTrustDomain } from '../../src/spiffe/id.ts';
 import { agentRig, id } from './support/agent-rig.ts';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { NodeRecord } from '../../agent/state.ts';
 import { parseCertificate } from '../../src/crypto/certificate.ts';
 import { Fault } from '../../src/errors.ts';
-import type { NodeRecord } from '../../agent/state.ts';
 import { id } from './support/fake-server.ts';
 import { nodeRig } from './support/node-rig.ts';
 

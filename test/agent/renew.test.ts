@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import { createPrivateKey } from 'node:crypto';
+import { test } from 'node:test';
 import { Fault } from '../../src/errors.ts';
 import { parseTrustDomain } from '../../src/spiffe/id.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';

@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { openState, type World } from '../../agent/state.ts';
-import { Fault } from '../../src/errors.ts';
+import type { Fault } from '../../src/errors.ts';
 import { parseTrustDomain } from '../../src/spiffe/id.ts';
 import { agentRig } from './support/agent-rig.ts';
 import { domain } from './support/fake-server.ts';

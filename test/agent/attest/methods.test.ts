@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { chooseMethod } from '../../../agent/attest/methods.ts';
 import type { AgentOptions } from '../../../agent/config.ts';
 import { pemEncode } from '../../../src/crypto/pem.ts';
-import { Fault } from '../../../src/errors.ts';
+import type { Fault } from '../../../src/errors.ts';
 import { testAuthority } from '../../support/ca.ts';
 import { middling } from '../support/random.ts';
 

@@ -2,22 +2,23 @@
  * Everything of an agent between its server and its sockets, without either: a fake server, a driven clock, and workloads
  * that are what the test says they are. Calls go through the real services.
  */
-import { attestedRecord } from './attested.ts';
-import { workloadApi, requireHeader, type WorkloadApiPorts } from '../../../agent/api/workload.ts';
+
+import { requireHeader, type WorkloadApiPorts, workloadApi } from '../../../agent/api/workload.ts';
 import { makeCache } from '../../../agent/cache.ts';
 import { makeJwtCache } from '../../../agent/jwt-cache.ts';
 import { serverLink } from '../../../agent/link.ts';
 import { makeRenewal } from '../../../agent/renew.ts';
-import type { World, WorkloadSvid } from '../../../agent/state.ts';
+import type { WorkloadSvid, World } from '../../../agent/state.ts';
 import { makeSync } from '../../../agent/sync.ts';
-import { parseCertificate, splitCertificates } from '../../../src/crypto/certificate.ts';
 import type { KeyType } from '../../../src/crypto/algorithms.ts';
+import { parseCertificate, splitCertificates } from '../../../src/crypto/certificate.ts';
 import { silentLog } from '../../../src/log.ts';
 import type { Channel } from '../../../src/rpc/connect.ts';
 import type { Call } from '../../../src/rpc/serve.ts';
 import type { UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { parseSelector, selectorSet } from '../../../src/spiffe/selector.ts';
 import { drivenClock } from '../../support/clock.ts';
+import { attestedRecord } from './attested.ts';
 import { domain, fakeServer, id } from './fake-server.ts';
 import { memoryChannel } from './memory-channel.ts';
 import { middling } from './random.ts';

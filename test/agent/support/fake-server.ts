@@ -343,16 +343,22 @@ export function fakeServer(clock: Clock): FakeServer {
           const iterator = requests[Symbol.asyncIterator]();
           const { start } = (await iterator.next()).value;
           server.starts.push(`${start.log_id}@${start.position}`);
+          let answer = 0;
           void (async () => {
-            for await (const { applied } of { [Symbol.asyncIterator]: () => iterator })
-              server.applied.push(BigInt(applied.position));
+            for await (const { applied, ask } of { [Symbol.asyncIterator]: () => iterator }) {
+              if (applied) server.applied.push(BigInt(applied.position));
+              if (!ask) continue;
+              server.calls.push('Ask');
+              answer = Number(ask.id);
+              for (const told of [...listeners]) told();
+            }
           })().catch(() => {});
           let sent = start.log_id === 'log' ? BigInt(start.position) : 0n;
           let shown = new Map<string, Entry>();
           let bundles = new Map<TrustDomain, Bundle>();
           if (start.log_id === 'log') [shown, bundles] = [server.shown.entries, server.shown.bundles];
           for (;;) {
-            if (sent < position && !server.silent) {
+            if ((sent < position || answer > 0) && !server.silent) {
               const at = { position, log_id: 'log' };
               const snapshot = sent === 0n;
               const entries = authorized().filter((entry) => shown.get(entry.id) !== entry);
@@ -370,8 +376,10 @@ export function fakeServer(clock: Clock): FakeServer {
                 removed_entry_ids: removed,
                 bundles: newBundles.map((bundle) => bundleToWire(bundle)),
                 removed_trust_domains: goneBundles,
+                answer,
               });
               sent = position;
+              answer = 0;
               shown = new Map(server.entries);
               bundles = new Map(server.bundles);
               Object.assign(server.shown, { entries: shown, bundles });

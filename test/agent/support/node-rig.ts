@@ -1,11 +1,12 @@
 /** A node with a fake server, on a driven clock, and everything it saves in view. */
-import { live } from '../../../src/run/live.ts';
-import type { Bundle } from '../../../src/spiffe/bundle.ts';
-import { silentLog } from '../../../src/log.ts';
+
 import type { AttestMethod } from '../../../agent/attest/methods.ts';
 import { serverLink } from '../../../agent/link.ts';
 import { makeNode, type Node } from '../../../agent/node.ts';
 import type { NodeRecord } from '../../../agent/state.ts';
+import { silentLog } from '../../../src/log.ts';
+import { live } from '../../../src/run/live.ts';
+import type { Bundle } from '../../../src/spiffe/bundle.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { domain, type FakeServer, fakeServer } from './fake-server.ts';
 import { middling } from './random.ts';

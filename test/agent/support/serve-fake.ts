@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { readAgentOptions } from '../../../agent/config.ts';
-import { serveTls, type Serving } from '../../../src/rpc/serve.ts';
+import { type Serving, serveTls } from '../../../src/rpc/serve.ts';
 import { live } from '../../../src/run/live.ts';
 import { printBundlePem } from '../../../src/spiffe/bundle-jwks.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { workloadAttestor } from '../../../agent/workload/attest.ts';
 import type { WorkloadMethod } from '../../../agent/workload/methods.ts';
-import { Fault } from '../../../src/errors.ts';
+import type { Fault } from '../../../src/errors.ts';
 import { silentLog } from '../../../src/log.ts';
 import type { UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { makeSelector } from '../../../src/spiffe/selector.ts';

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
   mkdtempSync,
   readFileSync,
-  rmSync,
-  writeFileSync,
-  utimesSync,
   realpathSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ import { accounts } from '../../../agent/workload/accounts.ts';
 import { fileHashes } from '../../../agent/workload/file-hash.ts';
 import { identityLines, readIds } from '../../../agent/workload/process.ts';
 import { unixMethod } from '../../../agent/workload/unix.ts';
-import { Fault } from '../../../src/errors.ts';
+import type { Fault } from '../../../src/errors.ts';
 import { drivenClock } from '../../support/clock.ts';
 
 const signal = new AbortController().signal;
