@@ -41,7 +41,10 @@ async function tidy({ options, store, world, clock, log }: HousekeepingPorts): P
     const expired = [...world.nodes.values()].filter(
       (node) => node.serial !== '' && node.canReattest && node.expiresAt < before,
     );
-    for (const node of expired.slice(0, batch)) if (await store.nodes.delete(node.id)) nodes++;
+    for (const node of expired.slice(0, batch)) {
+      // While others were being removed it may have attested anew.
+      if (world.nodes.get(node.id) === node && (await store.nodes.delete(node.id))) nodes++;
+    }
   }
   const position = await store.log.position();
   if (position > keptChanges) await store.log.prune(position - keptChanges);

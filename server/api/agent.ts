@@ -29,9 +29,11 @@ interface AttestRequest {
 }
 
 const longestVersion = 255;
+/** Milliseconds from the turn of an attestation to its end. */
+const attestWithin = 60_000;
 
 export async function agentService(context: Context): Promise<Service> {
-  const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
+  const { trustDomain, options, store, world, authorities, limit, rightsOf, recheck, clock, random, log } = context;
   const attestors: ReadonlyMap<string, NodeAttestor> = await nodeAttestors(options, {
     trustDomain,
     store,
@@ -53,8 +55,7 @@ export async function agentService(context: Context): Promise<Service> {
 
   function list(filter: AgentFilter | null, size: number, token: string) {
     const keep = agentFilter(filter);
-    const nodes = [...world.nodes.values()].sort((a, b) => a.seq - b.seq);
-    return cutPage((after) => nodes.filter(({ seq }) => seq > after), keep, size, token);
+    return cutPage(() => world.nodes.values(), keep, size, token);
   }
 
   /** Signs the agent's certificate: the ID is the one that was proved, the request gives the key alone. */
@@ -68,6 +69,63 @@ export async function agentService(context: Context): Promise<Service> {
       clock.now(),
       random,
     );
+  }
+
+  /** Everything of an attestation after its turn has come. `read` gives the agent's next message. */
+  async function attest(
+    read: () => Promise<IteratorResult<AttestRequest>>,
+    send: (message: object) => Promise<void>,
+  ): Promise<void> {
+    const first = await read();
+    const params = first.done ? undefined : first.value.params;
+    if (!params) throw new Fault('input/invalid', 'malformed param: missing params');
+    if (!params.data) throw new Fault('input/invalid', 'malformed param: missing attestation data');
+    if (params.data.type === '') throw new Fault('input/invalid', 'malformed param: missing attestation data type');
+    if (params.data.payload.length === 0)
+      throw new Fault('input/invalid', 'malformed param: missing attestation data payload');
+    if (!params.params || params.params.csr.length === 0)
+      throw new Fault('input/invalid', 'malformed param: missing X509-SVID parameters or CSR');
+    const attestor = attestors.get(params.data.type);
+    if (!attestor) {
+      throw new Fault(
+        'state/refused',
+        `error getting node attestor: could not find node attestor type ${quote(params.data.type)}`,
+        {
+          hint: `This server accepts: ${[...attestors.keys()].join(', ') || 'none'}.`,
+        },
+      );
+    }
+    const proof = await attestor(params.data.payload, async (challenge) => {
+      await send({ challenge });
+      const next = await read();
+      const response = next.done ? undefined : next.value.challenge_response;
+      if (!response) throw new Fault('input/invalid', 'malformed param: expected a challenge response');
+      return response;
+    });
+    const svid = await sign(params.params.csr, proof.id);
+    const outcome = await store.nodes.attest(
+      {
+        id: proof.id,
+        attestationType: params.data.type,
+        serial: svid.serial,
+        expiresAt: Math.floor(svid.notAfter / 1000),
+        nextSerial: '',
+        nextExpiresAt: 0,
+        canReattest: proof.canReattest,
+        selectors: [...proof.selectors].sort(),
+        agentVersion: world.nodes.get(proof.id)?.agentVersion ?? '',
+      },
+      proof.token === undefined ? undefined : { value: proof.token, now: Math.floor(clock.now() / 1000) },
+    );
+    if (outcome === 'token-missing') throw missing();
+    if (outcome === 'token-expired') throw expired();
+    if (outcome === 'banned') throw new Fault('caller/denied', 'failed to attest: agent is banned');
+    await world.reach();
+    log.info(
+      { agent: proof.id, method: params.data.type, expiresAt: new Date(svid.notAfter).toISOString() },
+      'agent attested',
+    );
+    await send({ result: { svid: svidToWire(svid, proof.id, ''), reattestable: proof.canReattest } });
   }
 
   const methods = {
@@ -108,56 +166,17 @@ export async function agentService(context: Context): Promise<Service> {
     async AttestAgent(requests: AsyncIterable<AttestRequest>, call: Call, send: (message: object) => Promise<void>) {
       await limit(call, 'attest');
       const incoming = requests[Symbol.asyncIterator]();
-      const first = await incoming.next();
-      const params = first.done ? undefined : first.value.params;
-      if (!params) throw new Fault('input/invalid', 'malformed param: missing params');
-      if (!params.data) throw new Fault('input/invalid', 'malformed param: missing attestation data');
-      if (params.data.type === '') throw new Fault('input/invalid', 'malformed param: missing attestation data type');
-      if (params.data.payload.length === 0)
-        throw new Fault('input/invalid', 'malformed param: missing attestation data payload');
-      if (!params.params || params.params.csr.length === 0)
-        throw new Fault('input/invalid', 'malformed param: missing X509-SVID parameters or CSR');
-      const attestor = attestors.get(params.data.type);
-      if (!attestor) {
-        throw new Fault(
-          'state/refused',
-          `error getting node attestor: could not find node attestor type ${quote(params.data.type)}`,
-          {
-            hint: `This server accepts: ${[...attestors.keys()].join(', ') || 'none'}.`,
-          },
-        );
+      // Anybody may open this stream: one that is left silent must not stay for ever.
+      const { promise: late, reject } = Promise.withResolvers<never>();
+      late.catch(() => {});
+      const cancel = clock.after(attestWithin, () =>
+        reject(new Fault('call/late', `the attestation was not finished within ${attestWithin / 1000} seconds`)),
+      );
+      try {
+        await attest(() => Promise.race([incoming.next(), late]), send);
+      } finally {
+        cancel();
       }
-      const proof = await attestor(params.data.payload, async (challenge) => {
-        await send({ challenge });
-        const next = await incoming.next();
-        const response = next.done ? undefined : next.value.challenge_response;
-        if (!response) throw new Fault('input/invalid', 'malformed param: expected a challenge response');
-        return response;
-      });
-      const svid = await sign(params.params.csr, proof.id);
-      const outcome = await store.nodes.attest(
-        {
-          id: proof.id,
-          attestationType: params.data.type,
-          serial: svid.serial,
-          expiresAt: Math.floor(svid.notAfter / 1000),
-          nextSerial: '',
-          nextExpiresAt: 0,
-          canReattest: proof.canReattest,
-          selectors: [...proof.selectors].sort(),
-          agentVersion: world.nodes.get(proof.id)?.agentVersion ?? '',
-        },
-        proof.token === undefined ? undefined : { value: proof.token, now: Math.floor(clock.now() / 1000) },
-      );
-      if (outcome === 'token-missing') throw missing();
-      if (outcome === 'token-expired') throw expired();
-      if (outcome === 'banned') throw new Fault('caller/denied', 'failed to attest: agent is banned');
-      await world.reach();
-      log.info(
-        { agent: proof.id, method: params.data.type, expiresAt: new Date(svid.notAfter).toISOString() },
-        'agent attested',
-      );
-      await send({ result: { svid: svidToWire(svid, proof.id, ''), reattestable: proof.canReattest } });
     },
 
     async RenewAgent({ params }: { params: { csr: Buffer } | null }, call: Call) {
@@ -169,7 +188,9 @@ export async function agentService(context: Context): Promise<Service> {
       if (!params) throw new Fault('input/invalid', 'params cannot be nil');
       const svid = await sign(params.csr, node.id);
       if (!(await store.nodes.renew(node.id, svid.serial, Math.floor(svid.notAfter / 1000)))) {
-        throw new Fault('caller/denied', 'agent is banned or no longer attested', { reason: 'AGENT_NOT_ATTESTED' });
+        // Banned or evicted since the access check, which says which.
+        await recheck(call);
+        throw new Fault('caller/denied', 'agent is no longer attested', { reason: 'AGENT_NOT_ATTESTED' });
       }
       await world.reach();
       log.info({ agent: node.id, expiresAt: new Date(svid.notAfter).toISOString() }, 'agent SVID renewed');

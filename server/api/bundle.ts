@@ -1,7 +1,7 @@
 /** spire.api.server.bundle.v1.Bundle: the own bundle for everybody, foreign bundles for operators and agents. */
 import { Fault, quote } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
-import type { Bundle } from '../../src/spiffe/bundle.ts';
+import type { Bundle, JwtAuthority, X509Authority } from '../../src/spiffe/bundle.ts';
 import { parseTrustDomainOrId, type TrustDomain } from '../../src/spiffe/id.ts';
 import {
   type BundleMask,
@@ -15,10 +15,14 @@ import {
   x509AuthoritiesFromWire,
 } from '../../src/wire/bundle.ts';
 import type { Context } from './context.ts';
-import { cutPage } from './page.ts';
+import { cutPageByName } from './page.ts';
 import { itemStatus } from './status.ts';
 
-type DeleteMode = 'RESTRICT' | 'DELETE' | 'DISSOCIATE';
+const modes = { RESTRICT: 'restrict', DELETE: 'delete', DISSOCIATE: 'dissociate' } as const;
+type DeleteMode = keyof typeof modes;
+
+/** The own bundle goes to every agent and verifier: authorities of each kind, so that it stays a small message. */
+const mostAuthorities = 500;
 
 export function bundleService({ trustDomain, store, world, authorities, limit, log }: Context): Service {
   function own(): Bundle {
@@ -73,18 +77,7 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
         tainted: false,
       }));
       const jwt = request.jwt_authorities.map((key) => ({ ...jwtKeyFromWire(key, trustDomain), tainted: false }));
-      const bundle = await authorities.bundle.edit((before) => {
-        const newX509 = x509.filter(
-          (one) => !before.x509Authorities.some((held) => held.certificate.equals(one.certificate)),
-        );
-        const newJwt = jwt.filter((one) => !before.jwtAuthorities.some((held) => held.keyId === one.keyId));
-        if (newX509.length + newJwt.length === 0) return undefined;
-        return {
-          ...before,
-          x509Authorities: [...before.x509Authorities, ...newX509],
-          jwtAuthorities: [...before.jwtAuthorities, ...newJwt],
-        };
-      });
+      const bundle = await authorities.bundle.edit((before) => withAuthorities(before, x509, jwt));
       await world.reach();
       return bundleToWire(bundle, request.output_mask);
     },
@@ -96,11 +89,7 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
       await limit(call, 'push');
       if (!jwt_authority) throw new Fault('input/invalid', 'missing JWT authority');
       const key = jwtKeyFromWire(jwt_authority, trustDomain);
-      const bundle = await authorities.bundle.edit((before) =>
-        before.jwtAuthorities.some((held) => held.keyId === key.keyId)
-          ? undefined
-          : { ...before, jwtAuthorities: [...before.jwtAuthorities, key] },
-      );
+      const bundle = await authorities.bundle.edit((before) => withAuthorities(before, [], [key]));
       await world.reach();
       return { jwt_authorities: bundle.jwtAuthorities.map(jwtKeyToWire) };
     },
@@ -110,19 +99,10 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
     },
 
     ListFederatedBundles(request: { output_mask: BundleMask | null; page_size: number; page_token: string }) {
-      // In name order, numbered by place: the token stays meaningful as long as no bundle comes or goes.
-      const all = [...world.bundles.values()]
-        .filter((bundle) => bundle.trustDomain !== trustDomain)
-        .sort((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1))
-        .map((bundle, place) => ({ seq: place + 1, bundle }));
-      const page = cutPage(
-        (after) => all.slice(after),
-        () => true,
-        request.page_size,
-        request.page_token,
-      );
+      const foreign = [...world.bundles.values()].filter((bundle) => bundle.trustDomain !== trustDomain);
+      const page = cutPageByName(foreign, (bundle) => bundle.trustDomain, request.page_size, request.page_token);
       return {
-        bundles: page.items.map(({ bundle }) => bundleToWire(bundle, request.output_mask)),
+        bundles: page.items.map((bundle) => bundleToWire(bundle, request.output_mask)),
         next_page_token: page.next,
       };
     },
@@ -158,13 +138,12 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
       }),
 
     async BatchDeleteFederatedBundle({ trust_domains, mode }: { trust_domains: string[]; mode: DeleteMode }) {
+      const how = modes[mode];
+      if (!how) throw new Fault('input/invalid', `mode ${quote(mode)} is none of RESTRICT, DELETE and DISSOCIATE`);
       const results = [];
       for (const trust_domain of trust_domains) {
         const result = await itemStatus(log, async () => {
-          const outcome = await store.bundles.delete(
-            foreign(trust_domain),
-            mode.toLowerCase() as 'restrict' | 'delete' | 'dissociate',
-          );
+          const outcome = await store.bundles.delete(foreign(trust_domain), how);
           if (outcome === 'missing') throw new Fault('thing/missing', 'bundle not found');
           if (outcome !== 'deleted') {
             throw new Fault(
@@ -184,6 +163,37 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
     },
   };
   return { name: 'spire.api.server.bundle.v1.Bundle', methods };
+}
+
+/** The bundle with authorities added that it has not; undefined when it has them all. */
+function withAuthorities(
+  before: Bundle,
+  x509: readonly X509Authority[],
+  jwt: readonly JwtAuthority[],
+): Bundle | undefined {
+  const x509Authorities = [...before.x509Authorities];
+  for (const one of x509) {
+    if (!x509Authorities.some((held) => held.certificate.equals(one.certificate))) x509Authorities.push(one);
+  }
+  const jwtAuthorities = [...before.jwtAuthorities];
+  for (const one of jwt) {
+    const there = jwtAuthorities.find((held) => held.keyId === one.keyId);
+    if (!there) jwtAuthorities.push(one);
+    else if (!there.publicKey.equals(one.publicKey)) {
+      throw new Fault('input/invalid', `JWT authority ${quote(one.keyId)} is in the bundle already, with another key`, {
+        hint: 'Give every key an ID of its own.',
+      });
+    }
+  }
+  const added =
+    x509Authorities.length + jwtAuthorities.length - before.x509Authorities.length - before.jwtAuthorities.length;
+  if (added === 0) return undefined;
+  if (Math.max(x509Authorities.length, jwtAuthorities.length) > mostAuthorities) {
+    throw new Fault('limit/exceeded', `a bundle holds at most ${mostAuthorities} authorities of a kind`, {
+      hint: 'Those that have expired are removed a day later.',
+    });
+  }
+  return { ...before, x509Authorities, jwtAuthorities };
 }
 
 function applyMask(stored: Bundle, given: Bundle, mask: BundleMask | null): Bundle {

@@ -2,7 +2,15 @@
 import { Fault, quote, Status } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { checkEntry, type EntryDraft, type EntryPatch } from '../../src/spiffe/entry.ts';
-import { isMemberOf, parseTrustDomainOrId, requireWorkloadId } from '../../src/spiffe/id.ts';
+import {
+  isMemberOf,
+  makeId,
+  parseTrustDomainOrId,
+  requireWorkloadId,
+  serverId,
+  type TrustDomain,
+} from '../../src/spiffe/id.ts';
+import { makeSelector } from '../../src/spiffe/selector.ts';
 import { draftFromWire, type EntryMask, entryToWire, patchFromWire, type WireEntry } from '../../src/wire/entry.ts';
 import { idFromWire, selectorsFromWire, type WireId } from '../../src/wire/id.ts';
 import { authorizedEntries } from '../entries/authorized.ts';
@@ -11,6 +19,10 @@ import type { Context } from './context.ts';
 import { cutPage, type MatchBehavior, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
 import { ok, statusOf, type WireStatus } from './status.ts';
 import { syncAuthorizedEntries } from './sync-entries.ts';
+import { entrySize } from './sync-group.ts';
+
+/** Bytes, by the cautious measure of `entrySize`. */
+const largestEntry = 128 * 1024;
 
 interface EntryFilter {
   by_spiffe_id: WireId | null;
@@ -59,7 +71,28 @@ export function entryService(context: Context): Service {
 
   function list(filter: EntryFilter | null, size: number, token: string) {
     const keep = entryFilter(filter, trustDomain);
-    return cutPage((after) => world.entriesAfter(after), keep, size, token);
+    return cutPage(candidates(filter), keep, size, token);
+  }
+
+  /** Entries among which all that match are, in creation order: by an index where the filter names a SPIFFE ID. */
+  function candidates(filter: EntryFilter | null): (after: number) => Iterable<StoredEntry> {
+    const { by_spiffe_id, by_parent_id } = filter ?? {};
+    const few = by_spiffe_id
+      ? world.entriesOf(idFromWire(by_spiffe_id, 'SPIFFE ID filter'))
+      : by_parent_id
+        ? world.childrenOf(idFromWire(by_parent_id, 'parent ID filter'))
+        : undefined;
+    return few ? () => [...few].sort((a, b) => a.seq - b.seq) : (after) => world.entriesAfter(after);
+  }
+
+  /** Checks a draft, its size too: an entry has to fit into messages with others. */
+  function check(draft: EntryDraft): EntryDraft {
+    const checked = checkEntry(draft, trustDomain);
+    const size = entrySize(checked);
+    if (size <= largestEntry) return checked;
+    throw new Fault('input/invalid', `the entry takes about ${size} bytes; at most ${largestEntry} are accepted`, {
+      hint: 'Give it fewer or shorter selectors, DNS names or trust domains.',
+    });
   }
 
   const methods = {
@@ -89,7 +122,7 @@ export function entryService(context: Context): Service {
       const now = Math.floor(clock.now() / 1000);
       const results = await inOneWrite(
         request.entries,
-        (wire) => ({ draft: checkEntry(draftFromWire(wire), trustDomain), stamp: { id: random.uuid(), now } }),
+        (wire) => ({ draft: check(draftFromWire(wire)), stamp: { id: random.uuid(), now } }),
         (drafts) => store.entries.create(drafts),
         (outcome) => createdToWire(outcome, request.output_mask),
       );
@@ -139,13 +172,34 @@ export function entryService(context: Context): Service {
   function checkPatch(wire: WireEntry, mask: EntryMask | null): EntryPatch {
     if (wire.id === '') throw new Fault('input/invalid', 'missing entry ID');
     const patch = patchFromWire(wire, mask);
-    const stored = world.entries.get(wire.id);
-    if (!stored) return patch;
-    const checked = checkEntry({ ...stored, ...patch }, trustDomain) as EntryDraft & Record<string, unknown>;
+    // Not in memory is not gone: it may be on its way. What is given has to be valid by itself then.
+    const stored: EntryDraft = world.entries.get(wire.id) ?? { ...plainEntry(trustDomain), id: wire.id };
+    const checked = check({ ...stored, ...patch }) as EntryDraft & Record<string, unknown>;
     return Object.fromEntries(Object.keys(patch).map((field) => [field, checked[field]]));
   }
 
   return { name: 'spire.api.server.entry.v1.Entry', methods };
+}
+
+/** An entry that is valid and says nothing. */
+function plainEntry(trustDomain: TrustDomain): EntryDraft {
+  return {
+    id: '',
+    spiffeId: makeId(trustDomain, '/x'),
+    parentId: serverId(trustDomain),
+    selectors: [makeSelector('x', 'x')],
+    x509SvidTtl: 0,
+    jwtSvidTtl: 0,
+    federatesWith: [],
+    admin: false,
+    downstream: false,
+    expiresAt: 0,
+    dnsNames: [],
+    storeSvid: false,
+    hint: '',
+    disableX509SvidPrefetch: false,
+    jwtSvidIncludeJti: false,
+  };
 }
 
 function createdToWire(outcome: Created, mask: EntryMask | null): EntryResult {

@@ -31,7 +31,7 @@ export interface Page<T> {
 /**
  * Cuts one page. The filter comes first and the cut second, so that a filtered listing is never short; the token is the
  * seq of the last item and stays good when items come and go.
- * @param from items in order with seq above the given one
+ * @param from items in order, at least those with seq above the given one
  * @param size 0 or less: everything
  */
 export function cutPage<T extends { readonly seq: number }>(
@@ -43,18 +43,36 @@ export function cutPage<T extends { readonly seq: number }>(
   const items: T[] = [];
   const after = size > 0 ? readToken(token) : 0;
   for (const item of from(after)) {
-    if (!keep(item)) continue;
+    if (item.seq <= after || !keep(item)) continue;
     if (size > 0 && items.length === size) return { items, next: String((items.at(-1) as T).seq) };
     items.push(item);
   }
   return { items, next: '' };
 }
 
+/**
+ * Cuts one page of named things, in the order of their names; the token is the last name, and stays good when others come
+ * and go.
+ * @param size 0 or less: everything
+ */
+export function cutPageByName<T>(all: Iterable<T>, nameOf: (item: T) => string, size: number, token: string): Page<T> {
+  const after = size > 0 ? token : '';
+  if (after !== '' && !/^[a-z0-9._-]{1,255}$/.test(after)) throw notOurs(after);
+  const items = [...all].filter((item) => nameOf(item) > after).sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
+  if (size <= 0 || items.length <= size) return { items, next: '' };
+  const page = items.slice(0, size);
+  return { items: page, next: nameOf(page.at(-1) as T) };
+}
+
 function readToken(token: string): number {
   if (token === '') return 0;
   const seq = Number(token);
   if (/^\d{1,16}$/.test(token) && Number.isSafeInteger(seq)) return seq;
-  throw new Fault('input/invalid', `page token ${quote(token)} is not one this server gave`, {
+  throw notOurs(token);
+}
+
+function notOurs(token: string): Fault {
+  return new Fault('input/invalid', `page token ${quote(token)} is not one this server gave`, {
     hint: 'Start again without a token.',
   });
 }

@@ -39,13 +39,18 @@ export function syncAuthorizedEntries({ world, recheck }: Context) {
       await send({ entries: entries.map((entry) => entryToWire(entry, mask)) });
       return;
     }
-    await sendPages(entries, (page) => ({ entry_revisions: page.map(revisionToWire) }), send);
+    await sendPages(
+      entries,
+      (page) => ({ entry_revisions: page.map(revisionToWire) }),
+      () => 0,
+      send,
+    );
 
     const held = new Map(entries.map((entry) => [entry.id, entry]));
     for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
       await recheck(call);
       const asked = [...new Set(next.value.ids)].flatMap((id) => held.get(id) ?? []);
-      await sendPages(asked, (page) => ({ entries: page.map((entry) => entryToWire(entry, mask)) }), send);
+      await sendPages(asked, (page) => ({ entries: page.map((entry) => entryToWire(entry, mask)) }), entrySize, send);
     }
   };
 }
@@ -58,13 +63,14 @@ function revisionToWire(entry: StoredEntry): object {
 async function sendPages(
   entries: readonly StoredEntry[],
   message: (page: readonly StoredEntry[]) => object,
+  weight: (entry: StoredEntry) => number,
   send: (message: object) => Promise<void>,
 ): Promise<void> {
   let start = 0;
   do {
     let end = start;
     for (let bytes = 0; end < entries.length && end - start < pageSize; end++) {
-      bytes += entrySize(entries[end] as StoredEntry);
+      bytes += weight(entries[end] as StoredEntry);
       if (bytes > pageBytes && end > start) break;
     }
     await send({ ...message(entries.slice(start, end)), more: end < entries.length });

@@ -1,5 +1,6 @@
 /** A group of changes cut into messages of mutual.server.v1.Sync, each well under 1 MB whatever it holds. */
 import type { Bundle } from '../../src/spiffe/bundle.ts';
+import type { EntryDraft } from '../../src/spiffe/entry.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { bundleToWire } from '../../src/wire/bundle.ts';
 import { entryToWire } from '../../src/wire/entry.ts';
@@ -57,7 +58,7 @@ function* pieces(group: Group): Iterable<[size: number, put: (parts: Parts) => v
 }
 
 /** A bound on the encoded size: every text at its worst, and room for tags and numbers. */
-export function entrySize(entry: StoredEntry): number {
+export function entrySize(entry: EntryDraft): number {
   let size = 200 + 2 * (entry.spiffeId.length + entry.parentId.length) + 3 * entry.hint.length;
   for (const text of [...entry.selectors, ...entry.dnsNames, ...entry.federatesWith]) size += 16 + 3 * text.length;
   return size;

@@ -6,7 +6,7 @@ import { parseId, parseTrustDomainOrId } from '../../src/spiffe/id.ts';
 import { bundleFromWire, bundleToWire, type WireBundle } from '../../src/wire/bundle.ts';
 import type { FederationRelationship } from '../store/store.ts';
 import type { Context } from './context.ts';
-import { cutPage } from './page.ts';
+import { cutPageByName } from './page.ts';
 import { itemStatus } from './status.ts';
 
 interface WireRelationship {
@@ -30,10 +30,7 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
     return {
       trust_domain: relationship.trustDomain,
       ...((!mask || mask.bundle_endpoint_url) && { bundle_endpoint_url: relationship.bundleEndpointUrl }),
-      ...((!mask || mask.bundle_endpoint_profile) &&
-        (profile.kind === 'https_web'
-          ? { https_web: {} }
-          : { https_spiffe: { endpoint_spiffe_id: profile.endpointSpiffeId } })),
+      ...((!mask || mask.bundle_endpoint_profile) && profileToWire(profile)),
       ...((!mask || mask.trust_domain_bundle) && bundle && { trust_domain_bundle: bundleToWire(bundle) }),
     };
   }
@@ -93,17 +90,10 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
       page_size: number;
       page_token: string;
     }) {
-      const all = [...(await store.federation.list())]
-        .sort((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1))
-        .map((relationship, place) => ({ seq: place + 1, relationship }));
-      const page = cutPage(
-        (after) => all.slice(after),
-        () => true,
-        request.page_size,
-        request.page_token,
-      );
+      const all = await store.federation.list();
+      const page = cutPageByName(all, ({ trustDomain }) => trustDomain, request.page_size, request.page_token);
       return {
-        federation_relationships: page.items.map(({ relationship }) => toWire(relationship, request.output_mask)),
+        federation_relationships: page.items.map((relationship) => toWire(relationship, request.output_mask)),
         next_page_token: page.next,
       };
     },
@@ -142,9 +132,7 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
             ...wire,
             bundle_endpoint_url:
               !mask || mask.bundle_endpoint_url ? wire.bundle_endpoint_url : stored.bundleEndpointUrl,
-            ...(mask &&
-              !mask.bundle_endpoint_profile &&
-              (toWire(stored, null) as Pick<WireRelationship, 'https_web' | 'https_spiffe'>)),
+            ...(mask && !mask.bundle_endpoint_profile && profileToWire(stored.profile)),
             trust_domain_bundle: !mask || mask.trust_domain_bundle ? (wire.trust_domain_bundle ?? null) : null,
           };
           const { relationship, bundle } = read(merged);
@@ -189,6 +177,15 @@ function checkUrl(text: string): string {
   if (url.username !== '' || url.password !== '') return refuse('it must not contain user information');
   if (url.hostname === '') return refuse('it has no host');
   return text;
+}
+
+/** Both fields, so that one spread over a request takes the place of whichever that had. */
+function profileToWire(
+  profile: FederationRelationship['profile'],
+): Pick<WireRelationship, 'https_web' | 'https_spiffe'> {
+  return profile.kind === 'https_web'
+    ? { https_web: {}, https_spiffe: null }
+    : { https_web: null, https_spiffe: { endpoint_spiffe_id: profile.endpointSpiffeId } };
 }
 
 function readProfile(wire: WireRelationship): FederationRelationship['profile'] {

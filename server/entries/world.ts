@@ -10,13 +10,14 @@ import type { Change, Store, StoredEntry, StoredNode } from '../store/store.ts';
 /** What a reader sees. Maps are live: take what is needed before the next wait. */
 export interface World {
   readonly entries: ReadonlyMap<string, StoredEntry>;
+  /** In the order of their seq: new ones are put last, and a node attested anew keeps its place. */
   readonly nodes: ReadonlyMap<SpiffeId, StoredNode>;
   readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
   /** The log position this memory has reached. */
   readonly position: number;
-  /** Entries whose parent is `id`, in creation order. */
+  /** Entries whose parent is `id`, in no order. */
   childrenOf(id: SpiffeId): Iterable<StoredEntry>;
-  /** Entries whose SPIFFE ID is `id`. */
+  /** Entries whose SPIFFE ID is `id`, in no order. */
   entriesOf(id: SpiffeId): Iterable<StoredEntry>;
   /** Entries in creation order with seq above `after`. */
   entriesAfter(after: number): Iterable<StoredEntry>;
