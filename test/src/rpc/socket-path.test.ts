@@ -6,12 +6,18 @@ import { existsSync, lstatSync, mkdtempSync, readdirSync, statSync, writeFileSyn
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import type { Fault } from '../../../src/errors.ts';
-import { serveUnix } from '../../../src/rpc/serve.ts';
+import { type Serving, serveUnix } from '../../../src/rpc/serve.ts';
 
 const place = (): string => join(mkdtempSync(join(tmpdir(), 'mutual-')), 's.sock');
-const serve = (path: string, mode = 0o600) => serveUnix({ path, mode, services: [] });
+const servings = new Set<Serving>();
+after(() => Promise.all([...servings].map((serving) => serving.close(0))));
+async function serve(path: string, mode = 0o600): Promise<Serving> {
+  const serving = await serveUnix({ path, mode, services: [] });
+  servings.add(serving);
+  return serving;
+}
 
 async function answers(path: string): Promise<boolean> {
   const socket = connect(path);

@@ -6,7 +6,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { Fault } from '../../../src/errors.ts';
 import { serveUnix } from '../../../src/rpc/serve.ts';
 import { type KernelPorts, linux, peerOf, type UnixPeer } from '../../../src/rpc/unix-peer.ts';
@@ -18,13 +18,21 @@ function openDirectory(): string {
   return directory;
 }
 
+// A claim that fails leaves nothing behind that would keep the run from ending.
+const children = new Set<ChildProcess>();
+after(() => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
 /** A socket that hands over the peer of each connection as it is accepted. */
 async function listener(kernel: KernelPorts = linux()) {
   const path = join(openDirectory(), 's');
   const accepted: { peer?: UnixPeer; fault?: Fault; socket: Socket }[] = [];
+  const sockets = new Set<Socket>();
   const waiting: ((connection: (typeof accepted)[number]) => void)[] = [];
   const server = createServer((socket) => {
     socket.on('error', () => {});
+    sockets.add(socket);
     const fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
     let connection: (typeof accepted)[number];
     try {
@@ -47,14 +55,19 @@ async function listener(kernel: KernelPorts = linux()) {
         if (connection === undefined) waiting.push(resolve);
         else resolve(connection);
       }),
-    [Symbol.dispose]: () => void server.close(),
+    [Symbol.dispose]() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
   };
 }
 
 /** A process that connects and stays. */
 function client(path: string, ids: { uid?: number; gid?: number } = {}): ChildProcess {
   const program = `const s = require('node:net').connect(process.argv[1]); s.on('error', () => {}); s.on('close', () => process.exit())`;
-  return spawn(process.execPath, ['-e', program, path], { ...ids, stdio: 'ignore' });
+  const child = spawn(process.execPath, ['-e', program, path], { ...ids, stdio: 'ignore' });
+  children.add(child);
+  return child;
 }
 
 async function killed(child: ChildProcess): Promise<void> {
@@ -83,10 +96,10 @@ test('users on one machine are each seen with their own ids, at the same time', 
   const root = process.getuid?.() === 0;
   const users = root ? [1000, 2000, 0] : [process.getuid?.() as number];
   const group = (uid: number): number => (root ? uid + 5 : (process.getgid?.() as number));
-  const children = new Map(users.map((uid) => [client(server.path, root ? { uid, gid: group(uid) } : {}).pid, uid]));
+  const visitors = new Map(users.map((uid) => [client(server.path, root ? { uid, gid: group(uid) } : {}).pid, uid]));
   for (const _user of users) {
     const { peer, socket } = await server.next();
-    const uid = children.get(peer?.pid);
+    const uid = visitors.get(peer?.pid);
     assert.deepEqual([peer?.uid, peer?.gid], [uid, group(uid as number)]);
     peer?.close();
     socket.destroy();
@@ -248,9 +261,9 @@ test('SPI-01-006 ten thousand callers that die, some of them killed, leave no de
     // Both ends share one thread here: let the server accept before the next hundred come.
     while (taken < visited) await new Promise(setImmediate);
   }
-  const children = Array.from({ length: 12 }, () => client(path));
-  while (taken < 10_000 + children.length) await new Promise((resolve) => setTimeout(resolve, 5));
-  await Promise.all(children.map(killed));
+  const killedOnes = Array.from({ length: 12 }, () => client(path));
+  while (taken < 10_000 + killedOnes.length) await new Promise((resolve) => setTimeout(resolve, 5));
+  await Promise.all(killedOnes.map(killed));
   for (let turns = 0; turns < 400 && descriptors() > before; turns++)
     await new Promise((resolve) => setTimeout(resolve, 5));
   assert.ok(descriptors() <= before, `${descriptors() - before} descriptors are still open`);
