@@ -361,7 +361,7 @@ async function prepare(place: Place, make: Make, name: string, identity: NodeIde
     x509pop: pop,
   });
   const { agents } = await admin(server, 'agent', 'list', '-attestationType', 'x509pop');
-  values['pop'] = `spiffe://example.org${agents[0].id.path}`;
+  values.pop = `spiffe://example.org${agents[0].id.path}`;
   await agent.program().stop();
   return { server, values };
 }

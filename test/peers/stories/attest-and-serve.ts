@@ -79,13 +79,13 @@ export async function attestAndServe(
 
   const jwt = await workload(agent, 'jwt', ['-audience', 'first,second']);
   assert.deepEqual(idsOf(jwt), both);
-  for (const { token: text } of jwt['svids'] as { token: string }[]) {
+  for (const { token: text } of jwt.svids as { token: string }[]) {
     await verifyJwtOffline(server, text, 'second');
     await acceptJwt(server, text, 'first');
     const valid = await workload(agent, 'validate', ['-audience', 'first', '-token', text]);
     assert.equal(valid.event, 'valid');
   }
-  const [first] = jwt['svids'] as { token: string; audience: unknown }[];
+  const [first] = jwt.svids as { token: string; audience: unknown }[];
   const refusal = await workload(agent, 'validate', ['-audience', 'third', '-token', first!.token]).then(
     () => 'accepted',
     (error: Error) => /code = (\w+)/.exec(error.message)?.[1] ?? error.message,
@@ -112,9 +112,9 @@ export async function attestAndServe(
     canReattest: listed.can_reattest,
     reportsItsVersion: listed.agent_version === undefined || listed.agent_version !== '',
     ids: idsOf(x509),
-    hints: (x509['svids'] as { hint: string }[]).map(({ hint }) => hint).sort(),
-    x509Bundles: Object.keys(x509['bundles'] as object),
-    jwtBundles: Object.keys(bundles['jwt'] as object),
+    hints: (x509.svids as { hint: string }[]).map(({ hint }) => hint).sort(),
+    x509Bundles: Object.keys(x509.bundles as object),
+    jwtBundles: Object.keys(bundles.jwt as object),
     tokenIds: idsOf(jwt),
     audience: first!.audience,
     foreignAudience: refusal,

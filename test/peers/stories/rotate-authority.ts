@@ -51,8 +51,8 @@ export async function rotateAuthority(place: Place, makes: { server: Make; agent
   assert.ok(known >= 0 && known < signedAt, 'the new authority is in the stream before an SVID it signed');
 
   const late = await workload(agent, 'jwt', ['-audience', 'rotation']);
-  assert.equal((late['svids'] as unknown[]).length, 1);
-  assert.equal((early['svids'] as unknown[]).length, 1);
+  assert.equal((late.svids as unknown[]).length, 1);
+  assert.equal((early.svids as unknown[]).length, 1);
   return {
     issuers: issuersOf(watch.events('update')).length,
     invalid: watch.events('invalid').length,

@@ -19,7 +19,7 @@ export async function bundleOf(server: Server): Promise<Bundle> {
 /** Every SVID of an x509 event of peer-workload passes. */
 export async function acceptX509(server: Server, event: Event): Promise<void> {
   const bundle = await bundleOf(server);
-  for (const svid of event['svids'] as { id: string; chain: string[] }[]) {
+  for (const svid of event.svids as { id: string; chain: string[] }[]) {
     const chain = svid.chain.map((text) => Buffer.from(text, 'base64'));
     assert.equal(String(verifyX509Svid(chain, bundle, Date.now()).id), svid.id);
   }

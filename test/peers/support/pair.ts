@@ -23,6 +23,8 @@ export interface ServerOptions {
   readonly agentTtl?: number;
   /** PEM file of the CA whose certificates x509pop accepts. */
   readonly x509popCa?: string;
+  /** Key type of the authorities, ours only. */
+  readonly caKeyType?: string;
   readonly logLevel?: string;
   /** Leave intervals as delivered, instead of shorter ones that make tests quick. */
   readonly defaults?: boolean;
@@ -126,7 +128,7 @@ export async function workload(
   const line = stdout.trimEnd().split('\n').at(-1) ?? '';
   if (!line.startsWith('{')) throw new Error(`peer-workload ${verb}: ${stdout}${stderr}`);
   const event = JSON.parse(line) as Event;
-  if (event.event === 'error') throw new Error(String(event['message']));
+  if (event.event === 'error') throw new Error(String(event.message));
   return event;
 }
 
