@@ -17,6 +17,11 @@ export const messageOptions = { longs: String, enums: String, defaults: true, ar
 /** Which files hold a package. The package of the Workload API is the empty one. */
 export const packageFiles: Readonly<Record<string, readonly string[]>> = {
   '': ['workload.proto'],
+  'envoy.config.core.v3': ['envoy/config/core/v3/base.proto'],
+  'envoy.extensions.transport_sockets.tls.v3': ['envoy/extensions/transport_sockets/tls/v3/secret.proto'],
+  'envoy.service.discovery.v3': ['envoy/service/discovery/v3/discovery.proto'],
+  'envoy.service.secret.v3': ['envoy/service/secret/v3/sds.proto'],
+  'envoy.type.v3': ['envoy/type/v3/semantic_version.proto'],
   'google.rpc': ['google/rpc/status.proto'],
   'grpc.health.v1': ['grpc/health/v1/health.proto'],
   'mutual.server.v1': ['mutual/server/v1/sync.proto'],
