@@ -10,7 +10,7 @@ import { join } from 'node:path';
 
 /** Where peers are installed: MUTUAL_PEERS_CACHE, else mutual-peers in the user's cache folder. */
 export const peersCache: string =
-  process.env['MUTUAL_PEERS_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'mutual-peers');
+  process.env.MUTUAL_PEERS_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'mutual-peers');
 
 /** The Go module of our own test programs. */
 export const goModule: string = join(import.meta.dirname, '../test/peers/go');
