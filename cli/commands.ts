@@ -20,6 +20,11 @@ const listed = (path: string, summary: string, load: () => Promise<Command>, als
 export const commands: readonly Listed[] = [
   listed('up', 'Start a server and an agent here and get a first SVID', async () => (await import('./up.ts')).up),
   listed('server run', 'Run the server of a trust domain', async () => (await import('./server-run.ts')).serverRun),
+  listed(
+    'server migrate',
+    'Bring the database to the schema of this version',
+    async () => (await import('./server-migrate.ts')).serverMigrate,
+  ),
   listed('agent run', 'Run the agent of this node', async () => (await import('./agent-run.ts')).agentRun),
   listed(
     'token create',

@@ -68,8 +68,13 @@ export const serverTable = {
     text,
     'sqlite:<dataDir>/mutual.db',
     (of) => `sqlite:${of('dataDir')}/mutual.db`,
-    'Where entries, nodes and the log of changes are stored: `sqlite:PATH` or `sqlite::memory:`.',
+    'Where entries, nodes and the log of changes are stored: `sqlite:PATH`, `sqlite::memory:`, or for several servers of one trust domain `postgres://USER:PASSWORD@HOST/DATABASE`.',
     { secret: true },
+  ),
+  migrateAtStart: setting(
+    toggle,
+    true,
+    'Brings the database to the schema of this version at start. Without it `mutual server migrate` does so, once, and a server that finds an older schema does not start.',
   ),
   adminIds: setting(listOf(spiffeId), [], 'SPIFFE IDs that may administer the server over its TCP listener.'),
   defaultX509SvidTtl: setting(lifetime, hour, 'How long an X.509-SVID lives when its entry does not say.'),
@@ -167,10 +172,18 @@ const rules: readonly Rule<ServerOptions>[] = [
   {
     needs: ['database'],
     check({ database }, report) {
-      const scheme = /^([a-z]+):/.exec(database)?.[1];
-      if (scheme !== 'sqlite' || database === 'sqlite:') {
-        report.fault('database', 'is not a database this version knows; give sqlite:PATH or sqlite::memory:');
+      // The value is never quoted: it may hold a password.
+      const [, scheme, rest] = /^([a-z]+):(.*)$/s.exec(database) ?? [];
+      if (scheme === 'sqlite' && rest !== '') return;
+      if ((scheme === 'postgres' || scheme === 'postgresql') && rest?.startsWith('//')) {
+        if (/^\/\/[^/?]*(\/[^/?]+)/.test(rest)) return;
+        report.fault('database', `names no database: write ${scheme}://USER:PASSWORD@HOST:PORT/DATABASE`);
+        return;
       }
+      report.fault(
+        'database',
+        'is not a database this version knows; give sqlite:PATH, sqlite::memory: or postgres://USER:PASSWORD@HOST/DATABASE',
+      );
     },
   },
   {

@@ -6,6 +6,33 @@ import { systemClock } from '../src/run/clock.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { readServerOptions } from './config.ts';
 import { startServer } from './server.ts';
+import { openStore } from './store/open.ts';
+
+/** What `server migrate` has done. */
+export interface Migration {
+  /** Versions of the schema; `before` is 0 for an empty database. */
+  readonly before: number;
+  readonly after: number;
+  readonly logId: string;
+  readonly position: number;
+}
+
+/**
+ * Brings the server's database to this version's schema, and gives its log a new identity if asked to.
+ * Throws `config/invalid` for wrong options and what `openStore` throws.
+ */
+export async function migrateDatabase(sources: Sources, newLogId: boolean): Promise<Migration> {
+  const { options } = await readServerOptions(sources);
+  const store = await openStore({ url: options.database });
+  try {
+    await store.claim(options.trustDomain);
+    const renewed = newLogId ? systemRandom.uuid() : undefined;
+    if (renewed !== undefined) await store.log.renew(renewed);
+    return { ...store.schema, logId: renewed ?? store.log.id, position: await store.log.position() };
+  } finally {
+    await store.close();
+  }
+}
 
 /**
  * Runs a server until SIGINT or SIGTERM. Throws `config/invalid` for wrong options, and what keeps the server from
@@ -28,8 +55,8 @@ export async function runServer(sources: Sources): Promise<void> {
     process.once('SIGTERM', stop);
     try {
       await server.closed;
-      await server.close();
     } finally {
+      await server.close();
       process.off('SIGINT', stop);
       process.off('SIGTERM', stop);
     }

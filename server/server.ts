@@ -40,7 +40,7 @@ import { startAuthorities } from './authority/authorities.ts';
 import type { ServerOptions } from './config.ts';
 import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';
-import { followWorld } from './entries/world.ts';
+import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
@@ -69,6 +69,7 @@ export interface RunningServer {
 /** Authorities and the server's own SVID are looked after this often. */
 const freshEvery = 5_000;
 const grace = 5_000;
+const readAgainAfter = 1_000;
 
 /** Starts a server. Throws a Fault that says what is in the way; nothing is left running then. */
 export async function startServer(options: ServerOptions, ports: ServerPorts): Promise<RunningServer> {
@@ -84,7 +85,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
   };
   try {
     const serverName = await openDataDir(options.dataDir, trustDomain, random);
-    const store = ports.store ?? (await openStore({ url: options.database }));
+    const store =
+      ports.store ?? (await openStore({ url: options.database, clock, random, migrate: options.migrateAtStart }));
     undo.push(() => store.close());
     await store.claim(trustDomain);
     const keys =
@@ -93,8 +95,23 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     const running = tasks();
     undo.push(() => running.close());
     const fail = (error: unknown): void => running.run('change log', () => Promise.reject(error));
-    const world = await followWorld(store, fail);
+    const world = await followWorld(store, (error) => {
+      // A database that is away comes back, and what was missed is read then; anything else leaves a memory of no use.
+      if (!(error instanceof Fault) || error.code !== 'peer/unavailable') return fail(error);
+      log.warn({ code: error.code, message: error.message }, 'changes not read; they are read again');
+      running.run('change log', (signal) => readAgain(world, clock, signal));
+    });
     undo.push(() => world.close());
+    undo.push(
+      store.log.onBroken((fault) => {
+        log.fatal({ code: fault.code, message: fault.message }, 'the database is not the one it was');
+        // Agents must not go on from positions that stand for other changes now. One of the servers is first to see to it.
+        const renewed = store.log
+          .renew(random.uuid())
+          .catch((error: unknown) => log.error({ error }, 'log not renewed'));
+        void renewed.then(() => fail(fault));
+      }),
+    );
     const authorities = await startAuthorities(options, { store, keys, clock, random, log, serverName });
     await world.reach();
 
@@ -216,6 +233,18 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** Reads what was missed as soon as the database is there again. */
+async function readAgain(world: FollowedWorld, clock: Clock, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await sleep(clock, readAgainAfter, signal);
+    try {
+      return await world.reach();
+    } catch (error) {
+      if (!(error instanceof Fault) || error.code !== 'peer/unavailable') throw error;
+    }
   }
 }
 

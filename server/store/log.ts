@@ -58,6 +58,19 @@ export async function readChanges(session: Session, after: number, limit: number
   return rows.map((row) => ({ change: rowChange(row), size: (row.value?.length ?? 0) + 200 }));
 }
 
+const rename = statement<{ from: string; to: string }, { log_id: string }>((db, slot) =>
+  db
+    .updateTable('log_head')
+    .set({ log_id: slot('to') })
+    .where('log_id', '=', slot('from'))
+    .returning('log_id'),
+);
+
+/** See `ChangeLog.renew`. */
+export async function renewLog(tx: Transaction, from: string, to: string): Promise<boolean> {
+  return (await tx.all(rename, { from, to })).length === 1;
+}
+
 /** See `ChangeLog.prune`. */
 export async function pruneChanges(tx: Transaction, position: number): Promise<void> {
   const now = await readHead(tx);

@@ -12,24 +12,26 @@ export interface StoreOptions {
   readonly random?: Random;
   /** How long to wait for another process to let go of the database file, milliseconds; 5000 unless told. */
   readonly waitMs?: number;
+  /** Whether the database may be brought to this program's schema; true unless told. */
+  readonly migrate?: boolean;
 }
 
 /**
  * Opens the store, creating or migrating the database as needed.
  * Throws `config/invalid` (the URL), `data/foreign` (another program's or a newer schema), `data/corrupt`,
- * `peer/unavailable` (in use, or not reachable) and `system/failed`.
+ * `peer/unavailable` (in use, or not reachable), `state/refused` (a schema that may not be changed) and `system/failed`.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  const { url, clock = systemClock, random = systemRandom, waitMs = 5000 } = options;
+  const { url, clock = systemClock, random = systemRandom, waitMs = 5000, migrate = true } = options;
   const logId = random.uuid();
   if (url.startsWith('sqlite:')) {
     const path = url.slice('sqlite:'.length);
-    if (path !== '') return await openSqliteStore({ path, waitMs, logId });
+    if (path !== '') return await openSqliteStore({ path, waitMs, logId, migrate }, clock);
   }
   if (/^postgres(ql)?:\/\//.test(url)) {
     // Loaded when asked for: most servers run on SQLite and should not pay for it.
     const { openPostgresStore } = await import('./postgres.ts');
-    return await openPostgresStore(url, { clock, random, logId });
+    return await openPostgresStore(url, { clock, random, logId, migrate });
   }
   throw new Fault('config/invalid', `database ${quote(redacted(url))} is not valid`, {
     hint: 'Write sqlite:PATH, sqlite::memory: or postgres://USER@HOST/DATABASE.',

@@ -8,7 +8,7 @@ import { claim, ping } from './claim.ts';
 import { createEntries, deleteEntries, getEntry, pruneEntries, scanEntries, updateEntries } from './entries.ts';
 import { createFederation, deleteFederation, getFederation, listFederation, updateFederation } from './federation.ts';
 import { getDocument, putDocument } from './journal.ts';
-import { pruneChanges, readChanges, readHead } from './log.ts';
+import { pruneChanges, readChanges, readHead, renewLog } from './log.ts';
 import {
   activateNode,
   attestNode,
@@ -42,6 +42,7 @@ export const writes = {
   deleteFederation,
   putDocument,
   pruneChanges,
+  renewLog,
 };
 
 export const reads = {

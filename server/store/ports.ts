@@ -2,7 +2,7 @@
 import type { Ask } from './operations.ts';
 import type { Store } from './store.ts';
 
-export function portsOver(ask: Ask): Omit<Store, 'log' | 'close'> {
+export function portsOver(ask: Ask): Omit<Store, 'log' | 'schema' | 'close'> {
   return {
     entries: {
       create: (drafts) => ask('createEntries', drafts),

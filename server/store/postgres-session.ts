@@ -5,6 +5,11 @@ import type { Session, SqlValue, Statement } from './statement.ts';
 
 /** How long the database may take over one statement, and a lock may be waited for, milliseconds. */
 const statementMs = 30_000;
+/**
+ * How long a server may do nothing in a transaction, milliseconds. It holds the head of the log meanwhile, for which the
+ * others wait: one that was stopped, or cut off, must lose it well before their own patience (`statementMs`) ends.
+ */
+const heldMs = 10_000;
 
 const int8 = 20;
 const plainTypes: pg.CustomTypesConfig = {
@@ -20,7 +25,7 @@ const plainTypes: pg.CustomTypesConfig = {
  */
 const setUp = `
   set statement_timeout = ${statementMs}; set lock_timeout = ${statementMs};
-  set plan_cache_mode = force_custom_plan; set idle_in_transaction_session_timeout = ${statementMs};
+  set plan_cache_mode = force_custom_plan; set idle_in_transaction_session_timeout = ${heldMs};
   select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'`;
 
 export interface Connections {

@@ -2,19 +2,21 @@
  * The store over PostgreSQL, for several servers of one trust domain. Writers take turns on the head of the log (see
  * transaction.ts); what other servers commit is heard through NOTIFY, and found by a slow poll when that fails.
  */
-import { Fault } from '../../src/errors.ts';
+import { sql } from 'kysely';
+import { asFault, Fault } from '../../src/errors.ts';
 import { type Backoff, backoffDelay } from '../../src/run/backoff.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
-import { readHead } from './log.ts';
-import { migrate } from './migrations/migrate.ts';
+import { type Head, readHead } from './log.ts';
+import { type Migrated, migrate } from './migrations/migrate.ts';
 import { type Ask, type OperationName, reads, writes } from './operations.ts';
 import { portsOver } from './ports.ts';
 import { type Connections, connections } from './postgres-session.ts';
 import { type Recent, recentChanges } from './recent.ts';
-import type { Session } from './statement.ts';
+import { type Session, statement } from './statement.ts';
 import type { Store } from './store.ts';
 import { commitTogether, type Write } from './transaction.ts';
+import { type WriteHealth, writeHealth } from './write-health.ts';
 
 /** Named, since a database's default may be another one: a statement must see what was committed before it began. */
 const begin = 'begin isolation level read committed';
@@ -36,31 +38,52 @@ interface Waiting {
 // biome-ignore lint/suspicious/noExplicitAny: the arguments were checked against the table where the question was asked
 type Operation = (session: any, ...given: any[]) => Promise<unknown>;
 
-/** Opens the store. Throws `peer/unavailable`, `config/invalid` (user, database), `data/foreign` and `data/corrupt`. */
-export async function openPostgresStore(
-  url: string,
-  ports: { clock: Clock; random: Random; logId: string },
-): Promise<Store> {
+/** `on` on a standby, and where a database's default says so. */
+const readOnly = statement<Record<string, never>, { value: string }>((db) =>
+  db.selectNoFrom(sql<string>`current_setting('transaction_read_only')`.as('value')),
+);
+
+interface PostgresPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logId: string;
+  readonly migrate: boolean;
+}
+
+/**
+ * Opens the store. Throws `peer/unavailable`, `config/invalid` (user, database), `data/foreign`, `data/corrupt` and
+ * `state/refused` (a schema that may not be changed).
+ */
+export async function openPostgresStore(url: string, ports: PostgresPorts): Promise<Store> {
   const pool = connections(url);
   try {
-    const head = await pool.use(begin, async (session) => {
+    const { head, schema } = await pool.use(begin, async (session) => {
       await session.run(`select pg_advisory_xact_lock(${migrationLock})`);
-      await migrate(session, ports.logId);
-      const found = await readHead(session);
+      const schema = await migrate(session, ports.logId, ports.migrate);
+      const head = await readHead(session);
       await session.run('commit');
-      return found;
+      return { head, schema };
     });
     const recent = recentChanges(head.position);
-    const follower = follow(pool, recent, ports);
-    const committer = commitQueue(pool, recent, follower.catchUp);
-    return storeOver(pool, recent, head.logId, follower, committer);
+    const health = writeHealth(ports.clock);
+    const follower = follow(pool, recent, head.logId, ports);
+    const committer = commitQueue(pool, recent, follower.catchUp, health);
+    return storeOver(pool, recent, head, schema, follower, committer, health);
   } catch (error) {
     await pool.close();
     throw error;
   }
 }
 
-function storeOver(pool: Connections, recent: Recent, logId: string, follower: Follower, committer: Committer): Store {
+function storeOver(
+  pool: Connections,
+  recent: Recent,
+  { logId }: Head,
+  schema: Migrated,
+  follower: Follower,
+  committer: Committer,
+  health: WriteHealth,
+): Store {
   let closing: Promise<void> | undefined;
   const ask = (async (name: OperationName, ...given: unknown[]) => {
     if (closing !== undefined) throw new Fault('peer/unavailable', 'the store is closed');
@@ -69,6 +92,16 @@ function storeOver(pool: Connections, recent: Recent, logId: string, follower: F
   }) as Ask;
   return {
     ...portsOver(ask),
+    schema,
+    async ping() {
+      const [found] = await pool.use(undefined, (session) => session.all(readOnly, {}));
+      if (found?.value === 'on') {
+        throw new Fault('peer/unavailable', 'the database is read-only', {
+          hint: 'Connect to the primary, not to a standby.',
+        });
+      }
+      health.check();
+    },
     log: {
       id: logId,
       // Not from memory: another server may have committed what this one has not heard of yet.
@@ -80,6 +113,8 @@ function storeOver(pool: Connections, recent: Recent, logId: string, follower: F
       },
       onAppend: recent.onAppend,
       prune: (position) => ask('pruneChanges', position),
+      renew: (id) => ask('renewLog', logId, id),
+      onBroken: follower.onBroken,
     },
     close() {
       closing ??= (async () => {
@@ -99,7 +134,7 @@ interface Committer {
 }
 
 /** Commits what waits together: a group takes its turn among the servers once, and one flush of the disk serves it. */
-function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<void>): Committer {
+function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<void>, health: WriteHealth): Committer {
   const waiting: Waiting[] = [];
   let working: Promise<void> | undefined;
 
@@ -115,14 +150,20 @@ function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<v
     // First the log, then the answers. What was committed is so even when the rest of the log cannot be read now.
     if (!recent.append(changes)) await catchUp().catch(() => {});
     for (const [i, outcome] of outcomes.entries()) {
-      if ('fault' in outcome) group[i]!.reject(outcome.fault);
-      else group[i]!.resolve(outcome.value);
+      if ('fault' in outcome) {
+        health.failed(outcome.fault);
+        group[i]!.reject(outcome.fault);
+      } else {
+        health.worked();
+        group[i]!.resolve(outcome.value);
+      }
     }
   };
   const work = async (): Promise<void> => {
     while (waiting.length > 0) {
       const group = waiting.splice(0, mostTogether);
       await commit(group).catch((error) => {
+        health.failed(asFault(error));
         for (const one of group) one.reject(error);
       });
     }
@@ -145,14 +186,18 @@ function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<v
 interface Follower {
   /** Resolves when every change committed before the call is in `recent`. */
   catchUp(): Promise<void>;
+  /** See `ChangeLog.onBroken`. */
+  onBroken(told: (fault: Fault) => void): () => void;
   close(): Promise<void>;
 }
 
-function follow(pool: Connections, recent: Recent, { clock, random }: { clock: Clock; random: Random }): Follower {
+function follow(pool: Connections, recent: Recent, logId: string, { clock, random }: PostgresPorts): Follower {
   let running: Promise<void> | undefined;
   let next: Promise<void> | undefined;
   let closed = false;
   const cancels = { poll: () => {}, connect: () => {} };
+  const listeners = new Set<(fault: Fault) => void>();
+  let broken: Fault | undefined;
 
   const catchUp = (): Promise<void> => {
     // A read under way may have begun before what the caller knows of was committed: only the next one counts.
@@ -173,9 +218,19 @@ function follow(pool: Connections, recent: Recent, { clock, random }: { clock: C
     return running;
   };
   const wake = (): void => void catchUp().catch(() => {});
+  /** Whether it is the log it was: what this server knows was committed must be there still. */
+  const check = async (): Promise<void> => {
+    const { newest } = recent;
+    const head = await pool.use(undefined, readHead);
+    if (head.logId === logId && head.position >= newest) return;
+    if (broken !== undefined) return;
+    broken = lostLog(head, newest, logId);
+    for (const told of [...listeners]) told(broken);
+  };
   const poll = (): void => {
     cancels.poll = clock.after(pollMs, () => {
       wake();
+      check().catch(() => {});
       poll();
     });
   };
@@ -197,6 +252,8 @@ function follow(pool: Connections, recent: Recent, { clock, random }: { clock: C
       await client.query(`listen ${channel}`);
       failures = 0;
       wake();
+      // What was connected before may have been another database under the same address.
+      check().catch(() => {});
     } catch {
       again();
     }
@@ -205,6 +262,11 @@ function follow(pool: Connections, recent: Recent, { clock, random }: { clock: C
   void listen(0);
   return {
     catchUp,
+    onBroken(told) {
+      if (broken !== undefined) told(broken);
+      listeners.add(told);
+      return () => listeners.delete(told);
+    },
     async close() {
       closed = true;
       cancels.poll();
@@ -215,13 +277,26 @@ function follow(pool: Connections, recent: Recent, { clock, random }: { clock: C
   };
 }
 
+function lostLog(head: Head, newest: number, logId: string): Fault {
+  const hint = 'Start the servers again.';
+  if (head.logId !== logId)
+    return new Fault('data/foreign', "the database's log has been given a new identity", { hint });
+  return new Fault(
+    'data/foreign',
+    `the database has lost changes: its log ends at ${head.position} where ${newest} was committed`,
+    { hint },
+  );
+}
+
 /** Reads on from the newest change known to the end of the log. */
 async function readOn(session: Session, recent: Recent): Promise<void> {
   for (;;) {
     const changes = await reads.readChanges(session, recent.newest, pageSize).catch(async (error: unknown) => {
       if (!(error instanceof Fault) || error.code !== 'state/refused') throw error;
       // They were forgotten while this server was away: its readers will be refused, and start from a scan.
-      recent.restart((await readHead(session)).position);
+      const { position } = await readHead(session);
+      // A log that ends before what is known here has lost changes: that is found, and said, by the poll.
+      if (position > recent.newest) recent.restart(position);
       return [];
     });
     recent.append(changes);

@@ -5,7 +5,7 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { asFault, type Fault } from '../../src/errors.ts';
 import { type Head, readHead } from './log.ts';
-import { migrate } from './migrations/migrate.ts';
+import { type Migrated, migrate } from './migrations/migrate.ts';
 import { type OperationName, reads, writes } from './operations.ts';
 import { openSqlite, type SqliteDatabase } from './sqlite-session.ts';
 import type { Session } from './statement.ts';
@@ -15,6 +15,7 @@ export interface WorkerStart {
   readonly path: string;
   readonly waitMs: number;
   readonly logId: string;
+  readonly migrate: boolean;
 }
 export interface Question {
   readonly id: number;
@@ -30,7 +31,7 @@ export interface FaultData {
 }
 export type Answer = { readonly id: number } & ({ readonly value: unknown } | { readonly fault: FaultData });
 export type FromWorker =
-  | { readonly kind: 'opened'; readonly head: Head }
+  | { readonly kind: 'opened'; readonly head: Head; readonly schema: Migrated }
   | { readonly kind: 'refused'; readonly fault: FaultData }
   | { readonly kind: 'done'; readonly answers: readonly Answer[]; readonly changes: readonly Sized[] };
 
@@ -111,16 +112,16 @@ function attempt(work: () => void): Outcome {
   }
 }
 
-async function start({ path, waitMs, logId }: WorkerStart): Promise<void> {
+async function start({ path, waitMs, logId, migrate: allowed }: WorkerStart): Promise<void> {
   let database: SqliteDatabase | undefined;
   try {
     database = openSqlite(path, waitMs);
     await database.session.run('begin immediate');
-    await migrate(database.session, logId);
+    const schema = await migrate(database.session, logId, allowed);
     await database.session.run('commit');
     const head = await readHead(database.session);
     serve(database);
-    tell({ kind: 'opened', head });
+    tell({ kind: 'opened', head, schema });
   } catch (error) {
     attempt(() => database?.close());
     tell({ kind: 'refused', fault: faultData(asFault(error)) });

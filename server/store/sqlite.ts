@@ -1,15 +1,18 @@
 /** The embedded store, seen from the main thread: it asks the worker that holds the database, and remembers the log's end. */
 import { Worker } from 'node:worker_threads';
 import { asFault, Fault } from '../../src/errors.ts';
+import type { Clock } from '../../src/run/clock.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { withBuffers } from './bundle-text.ts';
 import type { Head } from './log.ts';
-import type { Ask, OperationName } from './operations.ts';
+import type { Migrated } from './migrations/migrate.ts';
+import { type Ask, type OperationName, writes } from './operations.ts';
 import { portsOver } from './ports.ts';
 import { type Recent, recentChanges } from './recent.ts';
 import type { FaultData, FromWorker, Question, WorkerStart } from './sqlite-worker.ts';
 import type { Change, Store } from './store.ts';
 import type { Sized } from './transaction.ts';
+import { writeHealth } from './write-health.ts';
 
 interface Waiting {
   resolve(value: unknown): void;
@@ -25,13 +28,32 @@ function workerFile(): URL {
  * Opens a SQLite database in a worker of its own. Throws what `openSqlite` throws.
  * The worker keeps the process alive only while it owes an answer.
  */
-export async function openSqliteStore(start: WorkerStart): Promise<Store> {
+export async function openSqliteStore(start: WorkerStart, clock: Clock): Promise<Store> {
   const worker = new Worker(workerFile(), { workerData: start, name: 'store' });
-  const head = await opened(worker);
+  const { head, schema } = await opened(worker);
   const recent = recentChanges(head.position);
-  const { ask, close } = askWorker(worker, recent);
+  const { ask: askPlainly, close } = askWorker(worker, recent);
+  const health = writeHealth(clock);
+  const ask = (async (name: OperationName, ...given: unknown[]) => {
+    const work = (askPlainly as (name: OperationName, ...given: unknown[]) => Promise<unknown>)(name, ...given);
+    if (!(name in writes)) return await work;
+    try {
+      const value = await work;
+      health.worked();
+      return value;
+    } catch (error) {
+      health.failed(asFault(error));
+      throw error;
+    }
+  }) as Ask;
+  const ports = portsOver(ask);
   return {
-    ...portsOver(ask),
+    ...ports,
+    async ping() {
+      await ports.ping();
+      health.check();
+    },
+    schema,
     log: {
       id: head.logId,
       position: async () => recent.newest,
@@ -40,15 +62,18 @@ export async function openSqliteStore(start: WorkerStart): Promise<Store> {
         recent.read(after, limit) ?? (await ask('readChanges', after, limit)).map(({ change }) => change),
       onAppend: recent.onAppend,
       prune: (position) => ask('pruneChanges', position),
+      renew: (id) => ask('renewLog', head.logId, id),
+      // One process holds the file: nobody else can change what is in it.
+      onBroken: () => () => {},
     },
     close,
   };
 }
 
-async function opened(worker: Worker): Promise<Head> {
-  const { promise, resolve, reject } = Promise.withResolvers<Head>();
+async function opened(worker: Worker): Promise<{ head: Head; schema: Migrated }> {
+  const { promise, resolve, reject } = Promise.withResolvers<{ head: Head; schema: Migrated }>();
   const onMessage = (message: FromWorker): void => {
-    if (message.kind === 'opened') resolve(message.head);
+    if (message.kind === 'opened') resolve(message);
     else if (message.kind === 'refused') reject(thrown(message.fault));
   };
   const onError = (error: unknown): void => reject(failed(error));

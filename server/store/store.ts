@@ -6,6 +6,7 @@
  * positions are gap-free and ascending in commit order: a reader that has seen position N has seen everything up to N.
  * Values cross a thread boundary: they are plain data.
  */
+import type { Fault } from '../../src/errors.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import type { Entry, EntryDraft, EntryPatch } from '../../src/spiffe/entry.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
@@ -19,9 +20,14 @@ export interface Store {
   readonly federation: Federation;
   readonly journal: Journal;
   readonly log: ChangeLog;
+  /** The schema's version found at opening, 0 for an empty database, and the one it has now. */
+  readonly schema: { readonly before: number; readonly after: number };
   /** Takes the database for `trustDomain`, or refuses with `data/foreign` when it belongs to another one. */
   claim(trustDomain: TrustDomain): Promise<void>;
-  /** Resolves when a trivial read works: for readiness. Rejects with `peer/unavailable`. */
+  /**
+   * For readiness: resolves when the database can be read, may be written, and no write has failed lately for reasons of
+   * the database's own. Rejects with the fault that says what is wrong.
+   */
   ping(): Promise<void>;
   close(): Promise<void>;
 }
@@ -202,4 +208,14 @@ export interface ChangeLog {
   onAppend(told: (position: number) => void): () => void;
   /** Forgets changes at or below `position`. */
   prune(position: number): Promise<void>;
+  /**
+   * Gives the log a new identity, so that nobody goes on from a position of the old one: after the database was restored
+   * from a backup. False when somebody else did so first. Open stores keep the old identity until they are opened anew.
+   */
+  renew(id: string): Promise<boolean>;
+  /**
+   * Told once when the log is no longer the one that was opened: it lost changes (a restored backup, a standby that was
+   * behind) or was given a new identity. What was read from it is of no use then. The returned function ends it.
+   */
+  onBroken(told: (fault: Fault) => void): () => void;
 }

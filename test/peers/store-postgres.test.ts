@@ -6,6 +6,7 @@ import { connections } from '../../server/store/postgres-session.ts';
 import type { Store } from '../../server/store/store.ts';
 import { commitTogether, type Write } from '../../server/store/transaction.ts';
 import { assertLogIsWhole, bundle, create, draft, id, node, storeSuite, td, wholeLog } from '../suites/store.ts';
+import { drivenClock } from '../support/clock.ts';
 import { makePlace } from './support/place.ts';
 import { type Postgres, startPostgres } from './support/postgres.ts';
 import { until } from './support/until.ts';
@@ -240,6 +241,94 @@ describe('PostgreSQL that fails', () => {
     await (await openStore({ url })).close();
     await server.query('insert into schema_version values (7, 6)', url);
     await assert.rejects(openStore({ url }), fault('data/foreign', /schema 7, this program knows 1\b/));
+  });
+
+  it('a server that may not change the schema says so, and starts when "server migrate" has made it', async (t) => {
+    const url = await server.database();
+    await assert.rejects(
+      openStore({ url, migrate: false }),
+      fault('state/refused', /is empty, and this server may not/),
+    );
+    const { rows } = await server.query(`select count(*)::int as n from pg_tables where schemaname = 'public'`, url);
+    assert.equal(rows[0].n, 0);
+    const migrated = await openStore({ url });
+    assert.deepEqual(migrated.schema, { before: 0, after: 1 });
+    await migrated.close();
+    const store = await openStore({ url, migrate: false });
+    t.after(() => store.close());
+    await create(store, draft('/a'));
+  });
+
+  it('a read-only database is not ready, says why, and its reads go on', async (t) => {
+    const url = await server.database();
+    const store = await opened(t, url);
+    await create(store, draft('/a'));
+    await store.ping();
+    await server.query(
+      'alter database ' +
+        new URL(url.replace('@/', '@x/')).pathname.slice(1) +
+        ' set default_transaction_read_only = on',
+      url,
+    );
+    await server.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`,
+      url,
+    );
+    await assert.rejects(store.ping(), fault('peer/unavailable', /is read-only/));
+    await assert.rejects(create(store, draft('/b')), fault('peer/unavailable', /is read-only/));
+    assert.equal((await store.entries.scan(0, 10)).length, 1);
+  });
+
+  it('a write that fails for want of space counts for readiness until one has worked', async (t) => {
+    const url = await server.database();
+    const store = await opened(t, url);
+    await server.query(
+      `create function full_disk() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+       create trigger full_disk before insert on changes for each row execute function full_disk()`,
+      url,
+    );
+    await assert.rejects(create(store, draft('/a')), fault('system/failed', /disk is full/));
+    await assert.rejects(store.ping(), fault('system/failed', /disk is full/));
+    await server.query('drop trigger full_disk on changes', url);
+    await create(store, draft('/a'));
+    await store.ping();
+  });
+
+  it('a log that lost changes, or was given a new identity, is told of, and the new identity is given once', async (t) => {
+    const url = await server.database();
+    const clock = drivenClock(0);
+    const stores = [await openStore({ url, clock }), await openStore({ url, clock })] as const;
+    for (const store of stores) t.after(() => store.close());
+    const told = stores.map((store) => new Promise<Error>((resolve) => store.log.onBroken(resolve)));
+    for (let i = 0; i < 5; i += 1) await create(stores[0], draft(`/w/${i}`));
+    await stores[1].log.read(0, 10);
+    // As a restored backup leaves it.
+    await server.query('delete from changes where position > 3; update log_head set position = 3', url);
+    await clock.advance(5000);
+    for (const fault of await Promise.all(told)) assert.match(fault.message, /ends at 3 where 5 was committed/);
+    assert.deepEqual([await stores[0].log.renew('new-1'), await stores[1].log.renew('new-2')], [true, false]);
+    const again = await openStore({ url, clock });
+    t.after(() => again.close());
+    assert.equal(again.log.id, 'new-1');
+    const renamed = new Promise<Error>((resolve) => again.log.onBroken(resolve));
+    assert.equal(await again.log.renew('new-3'), true);
+    await clock.advance(5000);
+    assert.match((await renamed).message, /new identity/);
+  });
+
+  it('a server that stops in the middle of a write loses its turn, and the others write on', async (t) => {
+    const url = await server.database();
+    const store = await opened(t, url);
+    const pool = connections(url);
+    t.after(() => pool.close());
+    const held = pool.use('begin isolation level read committed', async (session) => {
+      // Shorter than what servers are given, so that the test is.
+      await session.run(`set idle_in_transaction_session_timeout = '300ms'; select * from log_head for update`);
+      await create(store, draft('/a'));
+      await session.run('commit');
+    });
+    await assert.rejects(held, fault('peer/unavailable', /./));
+    await assertLogIsWhole(store);
   });
 
   it('a write under way when its connection is cut is refused, and the next one works', async (t) => {

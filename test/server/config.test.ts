@@ -19,6 +19,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     adminSocket: '.mutual/server/private/api.sock',
     adminSocketMode: 0o770,
     database: 'sqlite:.mutual/server/mutual.db',
+    migrateAtStart: true,
     adminIds: [],
     defaultX509SvidTtl: 3_600_000,
     defaultJwtSvidTtl: 300_000,
@@ -46,6 +47,25 @@ test('what follows from another option follows its final value', async () => {
   assert.equal(options.database, 'sqlite:/var/lib/mutual/mutual.db');
   assert.equal(options.agentTtl, 7_200_000);
   assert.equal(options.jwtKeyType, 'rsa-2048');
+});
+
+test('a PostgreSQL URL is accepted in both spellings, and one without a database is refused without its password', async () => {
+  for (const database of ['postgres://me:secret@db:5432/mutual', 'postgresql://me@/mutual?host=/run/postgresql']) {
+    assert.equal((await readServerOptions({ flags: { ...least, database } })).options.database, database);
+  }
+  for (const database of [
+    'postgres://me:secret@db',
+    'postgres://me:secret@db/',
+    'postgres:me:secret',
+    'my://a:secret@b/c',
+  ]) {
+    await assert.rejects(
+      readServerOptions({ flags: { ...least, database } }),
+      (error: Error) =>
+        /--database: (names no database|is not a database)/.test(error.message) && !/secret/.test(error.message),
+      database,
+    );
+  }
 });
 
 test('the fixed names that scripts rely on', () => {

@@ -3,6 +3,7 @@
  * schema whose programs still work on the new one: a change that only expands keeps it, so that two adjacent versions run
  * together; the one that contracts raises it.
  */
+import { sql } from 'kysely';
 import { Fault } from '../../../src/errors.ts';
 import { readHead } from '../log.ts';
 import { type Engine, insert, type Session, statement } from '../statement.ts';
@@ -24,16 +25,40 @@ const version = statement<Record<string, never>, { version: number; compatible: 
   db.selectFrom('schema_version').select(['version', 'compatible']).orderBy('version', 'desc').limit(1),
 );
 
+/** Whether the first table is there, asked in a way that fails in neither engine when it is not. */
+const tables = {
+  sqlite: statement<Record<string, never>, { name: string }>((db) =>
+    // biome-ignore lint/suspicious/noExplicitAny: a table of the engine's own
+    (db as any).selectFrom('sqlite_master').select('name').where('name', '=', 'schema_version'),
+  ),
+  postgres: statement<Record<string, never>, { name: string }>((db) =>
+    // biome-ignore lint/suspicious/noExplicitAny: as above
+    (db as any)
+      .selectFrom('pg_tables')
+      .select('tablename as name')
+      .where('tablename', '=', 'schema_version')
+      .where('schemaname', '=', sql`any(current_schemas(false))`),
+  ),
+};
 const ends = statement<Record<string, never>, { lowest: number | null; highest: number | null }>((db) =>
   db.selectFrom('changes').select((eb) => [eb.fn.min('position').as('lowest'), eb.fn.max('position').as('highest')]),
 );
 
+/** The schema's version before and after; 0 for an empty database. */
+export interface Migrated {
+  readonly before: number;
+  readonly after: number;
+}
+
 /**
  * Runs what is missing. The caller holds a transaction that keeps other migrators out.
  * @param logId the identity of the log, should it begin here
- * Throws `data/foreign` when the database is of a newer schema, `data/corrupt` when its log is not whole.
+ * @param allowed whether anything may be changed
+ * Throws `data/foreign` when the database is of a newer schema, `data/corrupt` when its log is not whole, and
+ * `state/refused` when something is missing that may not be changed.
  */
-export async function migrate(session: Session, logId: string): Promise<void> {
+export async function migrate(session: Session, logId: string, allowed = true): Promise<Migrated> {
+  if (!allowed) await requireSchema(session);
   await session.run(
     'create table if not exists schema_version (version integer primary key not null, compatible integer not null)',
   );
@@ -50,6 +75,21 @@ export async function migrate(session: Session, logId: string): Promise<void> {
   }
   if (stored.version === 0) await insert(session, 'log_head', [{ one: 1, log_id: logId, position: 0, oldest: 1 }]);
   await checkLog(session);
+  return { before: stored.version, after: Math.max(stored.version, ours) };
+}
+
+/** Where nothing may be changed, the schema has to be there already: the statements below would make what is missing. */
+async function requireSchema(session: Session): Promise<void> {
+  const held =
+    (await session.all(tables[session.engine], {})).length > 0 ? (await session.all(version, {}))[0] : undefined;
+  if ((held?.version ?? 0) >= ours) return;
+  throw new Fault(
+    'state/refused',
+    held === undefined
+      ? 'the database is empty, and this server may not make its schema'
+      : `the database has schema ${held.version}, this program needs ${ours}, and this server may not change it`,
+    { hint: 'Run "mutual server migrate" once, or start with migrateAtStart.' },
+  );
 }
 
 /** The head of the log and its changes are written together; when they disagree, somebody else has written here. */
