@@ -90,7 +90,8 @@ test('join tokens', async (t) => {
     const winners = outcomes.filter(({ status }) => status === 'fulfilled');
     assert.equal(winners.length, 1);
     for (const outcome of outcomes)
-      if (outcome.status === 'rejected') assert.equal(outcome.reason.status, Status.INVALID_ARGUMENT, outcome.reason.message);
+      if (outcome.status === 'rejected')
+        assert.equal(outcome.reason.status, Status.INVALID_ARGUMENT, outcome.reason.message);
   });
 
   await t.test('a token works once, and the refusals do not name it', async () => {
