@@ -71,3 +71,9 @@ export function noIdentity(selectors: readonly Selector[], agentId: SpiffeId | u
     },
   );
 }
+
+/** How a stream ends whose caller had an identity and has none left (WA-25). */
+export const redacted = (): Fault =>
+  new Fault('caller/denied', 'no identity issued: the last registration entry for this process is gone', {
+    hint: 'Stop using what was handed out before.',
+  });

@@ -11,7 +11,7 @@ import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import { type JwtCache, type JwtSvid, readAudience } from '../jwt-cache.ts';
-import { type CallerPorts, entitled, identitiesOf } from './caller.ts';
+import { type CallerPorts, entitled, identitiesOf, redacted } from './caller.ts';
 import { claimsToStruct, tellableClaims } from './claims.ts';
 import { hintsOf, jwtBundles, jwtSvids, x509Bundles, x509Svids } from './messages.ts';
 
@@ -233,8 +233,3 @@ function notIssued(entries: readonly AuthorizedEntry[], cache: Cache): Fault {
     },
   );
 }
-
-const redacted = (): Fault =>
-  new Fault('caller/denied', 'no identity issued: the last registration entry for this process is gone', {
-    hint: 'Stop using what was handed out before.',
-  });
