@@ -19,6 +19,7 @@ import { version } from '../src/version.ts';
 import { debugApi } from './api/debug.ts';
 import { healthApi } from './api/health.ts';
 import { loggerApi } from './api/logger.ts';
+import { sdsApi } from './api/sds.ts';
 import { requireHeader, workloadApi } from './api/workload.ts';
 import { chooseMethod } from './attest/methods.ts';
 import { bootstrapTrust, type Trust } from './bootstrap.ts';
@@ -188,6 +189,13 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       ],
     });
     undo.push(() => admin.close(grace));
+    const callers = {
+      attestor: workloadAttestor(workloadMethods(options, clock), { clock, log }),
+      cache,
+      catchUp: sync.catchUp,
+      agentId: () => node.current()?.id,
+      ready: () => isKept || sync.status().lastSuccess > 0,
+    };
     const workloads = await serveUnix({
       path: options.socket,
       mode: 0o777,
@@ -197,16 +205,13 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       guard: requireHeader,
       services: [
         workloadApi({
-          attestor: workloadAttestor(workloadMethods(options, clock), { clock, log }),
-          cache,
+          ...callers,
           clock,
           jwts,
-          catchUp: sync.catchUp,
-          agentId: () => node.current()?.id,
-          ready: () => isKept || sync.status().lastSuccess > 0,
           allowUnauthenticatedVerifiers: options.allowUnauthenticatedVerifiers,
           allowedForeignJwtClaims: options.allowedForeignJwtClaims,
         }),
+        ...(options.sds.enabled ? [sdsApi({ ...callers, clock, log, options: options.sds })] : []),
         healthApi(serving),
       ],
     });

@@ -123,6 +123,31 @@ export const agentTable = {
       ),
     }),
   }),
+  sds: section('What Envoys get, over SDS on the socket of the Workload API.', {
+    enabled: setting(toggle, true, 'Serves SDS.'),
+    defaultSvidName: setting(text, 'default', 'The resource name for the default X.509-SVID and its key.'),
+    defaultBundleName: setting(
+      text,
+      'ROOTCA',
+      'The resource name for what peers of the own trust domain are verified by.',
+    ),
+    defaultAllBundlesName: setting(
+      text,
+      'ALL',
+      'The resource name for what peers of the own and of all federated trust domains are verified by.',
+    ),
+    disableSpiffeCertValidation: setting(
+      toggle,
+      false,
+      'Gives Envoys plain trusted certificates in place of the validator of SPIFFE IDs; `disable_spiffe_cert_validation`' +
+        ' in the metadata of a node overrides it.',
+    ),
+    requireHeader: setting(
+      toggle,
+      false,
+      'Refuses Envoys that do not send `workload.spiffe.io: true`, which they do when it is in their `initial_metadata`.',
+    ),
+  }),
   keys: section('The keys of the agent.', {
     store: setting(
       choice('disk', 'memory'),
@@ -136,6 +161,7 @@ export const agentTable = {
 type FromTable = OptionsOf<typeof agentTable>;
 export interface AgentOptions extends FromTable {}
 
+const sdsNames = ['defaultSvidName', 'defaultBundleName', 'defaultAllBundlesName'] as const;
 const bootstraps = ['trustBundle', 'trustBundleUrl', 'trustRootHash', 'insecureBootstrap'] as const;
 
 const rules: readonly Rule<AgentOptions>[] = [
@@ -155,6 +181,16 @@ const rules: readonly Rule<AgentOptions>[] = [
       ];
       if (given.length > 1)
         report.fault(given[1]!, `is given beside ${given[0]}; a node proves itself in one way: keep one`);
+    },
+  },
+  {
+    needs: sdsNames.map((name) => `sds.${name}`),
+    check({ sds }, report) {
+      for (const [at, name] of sdsNames.entries()) {
+        const same = sdsNames.slice(0, at).find((other) => sds[other] === sds[name]);
+        if (same === undefined) continue;
+        report.fault(`sds.${name}`, `${quote(sds[name])} is also sds.${same}; one name has to stand for one secret`);
+      }
     },
   },
   {
