@@ -7,10 +7,11 @@ import { messageCodec } from '../../src/rpc/load.ts';
 import { type Encoded, encoded } from '../../src/rpc/serve.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { jwtKeySet } from '../../src/spiffe/bundle-jwks.ts';
-import { trustDomainId } from '../../src/spiffe/id.ts';
+import { type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import type { JwtSvid } from '../jwt-cache.ts';
+import { claimsToStruct } from './claims.ts';
 
 /** The longest hint that is passed on, bytes (WA-22). */
 const longestHint = 1_024;
@@ -27,6 +28,7 @@ const encodeX509Svids = codec('X509SVIDResponse');
 const encodeX509Bundles = codec('X509BundlesResponse');
 const encodeJwtSvids = codec('JWTSVIDResponse');
 const encodeJwtBundles = codec('JWTBundlesResponse');
+const encodeValidation = codec('ValidateJWTSVIDResponse');
 
 /**
  * X509SVIDResponse with every identity that has an SVID to serve, in order; undefined when none has.
@@ -85,6 +87,11 @@ export function jwtSvids(found: readonly { readonly svid: JwtSvid; readonly hint
   return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
 }
 const encodedTokens = new WeakMap<JwtSvid, { readonly hint: string; readonly part: Buffer }>();
+
+/** ValidateJWTSVIDResponse. */
+export function validation(id: SpiffeId, claims: Readonly<Record<string, unknown>>): Encoded {
+  return encoded(encodeValidation({ spiffe_id: id, claims: claimsToStruct(claims) }));
+}
 
 /** The hint each entry is sent with; entries come oldest first. */
 export function hintsOf(entries: readonly AuthorizedEntry[]): ReadonlyMap<string, string> {

@@ -6,14 +6,16 @@
 import { asFault, Fault, quote, Status } from '../../src/errors.ts';
 import type { Call, Encoded, Send, Service } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
-import { parseId, trustDomainOf } from '../../src/spiffe/id.ts';
+import type { Bundle } from '../../src/spiffe/bundle.ts';
+import { parseId, type TrustDomain, trustDomainOf } from '../../src/spiffe/id.ts';
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import { type JwtCache, type JwtSvid, readAudience } from '../jwt-cache.ts';
+import { validatedTokens } from '../validated.ts';
 import { type CallerPorts, entitled, identitiesOf, redacted } from './caller.ts';
-import { claimsToStruct, tellableClaims } from './claims.ts';
-import { hintsOf, jwtBundles, jwtSvids, x509Bundles, x509Svids } from './messages.ts';
+import { tellableClaims } from './claims.ts';
+import { hintsOf, jwtBundles, jwtSvids, validation, x509Bundles, x509Svids } from './messages.ts';
 
 export interface WorkloadApiPorts extends CallerPorts {
   readonly clock: Clock;
@@ -23,6 +25,12 @@ export interface WorkloadApiPorts extends CallerPorts {
   /** Claims of foreign JWT-SVIDs that are told beside sub, aud and exp. */
   readonly allowedForeignJwtClaims: readonly string[];
 }
+
+interface ValidateRequest {
+  readonly audience: string;
+  readonly svid: string;
+}
+type BundleOf = (trustDomain: TrustDomain) => Bundle | undefined;
 
 const header = 'workload.spiffe.io';
 /** How long a first message is held for SVIDs that are still on their way, milliseconds. */
@@ -48,6 +56,23 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
   /** Identities for bundles: none at all may do where the operator allows it. */
   const verifier = (call: Call): Identities | Promise<Identities> =>
     ports.allowUnauthenticatedVerifiers ? identitiesOf(call, ports) : entitled(call, ports);
+
+  const validated = validatedTokens();
+  const validate = async ({ svid, audience }: ValidateRequest, bundleOf: BundleOf): Promise<Encoded> => {
+    const from = clock.now();
+    const { id, claims, expiresAt, keyId } = await verified(verifyJwtSvid(svid, audience, bundleOf, from, leeway));
+    const trustDomain = trustDomainOf(id);
+    const told = tellableClaims(claims, trustDomain === cache.trustDomain, ports.allowedForeignJwtClaims);
+    const answer = validation(id, told);
+    const bundle = bundleOf(trustDomain);
+    if (bundle !== undefined) {
+      // A key may end before the token.
+      const keyEnds =
+        (bundle.jwtAuthorities.find((key) => key.keyId === keyId)?.expiresAt || Number.POSITIVE_INFINITY) * 1000;
+      validated.keep(svid, audience, { trustDomain, bundle, from, until: Math.min(expiresAt, keyEnds), answer });
+    }
+    return answer;
+  };
 
   const bundleStream =
     (make: (identities: Identities) => Encoded) =>
@@ -93,20 +118,20 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
         return identities instanceof Promise ? identities.then(answer) : answer(identities);
       },
 
-      async ValidateJWTSVID(request: { audience: string; svid: string }, call) {
+      ValidateJWTSVID(request: ValidateRequest, call) {
         if (request.audience === '')
           throw new Fault('input/invalid', 'audience is empty: expected the name this service is known by');
         if (request.svid === '') throw new Fault('input/invalid', 'svid is empty: expected a JWT-SVID');
-        const identities = await identitiesOf(call, ports);
-        const bundleOf = (trustDomain: string) =>
-          trustDomain === cache.trustDomain
-            ? cache.ownBundle.value
-            : identities.federated.find((bundle) => bundle.trustDomain === trustDomain);
-        const { id, claims } = await verified(
-          verifyJwtSvid(request.svid, request.audience, bundleOf, clock.now(), leeway),
-        );
-        const isOwn = trustDomainOf(id) === cache.trustDomain;
-        return { spiffe_id: id, claims: claimsToStruct(tellableClaims(claims, isOwn, ports.allowedForeignJwtClaims)) };
+        const answer = (identities: Identities): Encoded | Promise<Encoded> => {
+          const bundleOf = (trustDomain: TrustDomain): Bundle | undefined =>
+            trustDomain === cache.trustDomain
+              ? cache.ownBundle.value
+              : identities.federated.find((bundle) => bundle.trustDomain === trustDomain);
+          const known = validated.find(request.svid, request.audience, bundleOf, clock.now());
+          return known ?? validate(request, bundleOf);
+        };
+        const identities = identitiesOf(call, ports);
+        return identities instanceof Promise ? identities.then(answer) : answer(identities);
       },
     },
   };

@@ -67,10 +67,14 @@ export function workloadAttestor(
 
   return {
     attest(peer) {
-      if (!peer.alive() || peer.pid === 0) throw gone();
+      if (peer.pid === 0) throw gone();
       const before = known.get(peer);
-      if (before !== undefined && reading(peer, fingerprintOf) === before.fingerprint && peer.alive())
-        return before.selectors;
+      if (before !== undefined) {
+        const isSame = reading(peer, fingerprintOf) === before.fingerprint;
+        // Asked last, as always: only now is it known whose fingerprint that was.
+        if (!peer.alive()) throw gone();
+        if (isSame) return before.selectors;
+      }
       const already = underWay.get(peer);
       if (already !== undefined) return already;
       const work = anew(peer).finally(() => underWay.delete(peer));

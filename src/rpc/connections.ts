@@ -40,6 +40,8 @@ export interface Limits {
   readonly messageBytes: number;
   /** Streams at a time on one connection. */
   readonly streams: number;
+  /** Streams a second that a connection may cancel once it has cancelled a thousand; it is closed when it cancels more. */
+  readonly cancelsPerSecond: number;
   /** Connections at a time; more are closed at once. */
   readonly connections: number;
   /** How long a TLS handshake may take. */
@@ -56,6 +58,8 @@ const never = 2 ** 31 - 1;
 export const unixLimits: Limits = {
   messageBytes: 4 << 20,
   streams: 256,
+  // A workload that looks at the first message of a stream and leaves does no harm, however often.
+  cancelsPerSecond: 100_000,
   connections: 16_384,
   handshakeMs: never,
   keepaliveMs: never,
@@ -65,6 +69,7 @@ export const unixLimits: Limits = {
 export const tlsLimits: Limits = {
   messageBytes: 4 << 20,
   streams: 256,
+  cancelsPerSecond: 33,
   connections: 65_536,
   handshakeMs: 10_000,
   keepaliveMs: 60_000,
@@ -170,6 +175,11 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
     'grpc.enable_channelz': 0,
     // Megabytes of queued frames after which a connection gets no new streams.
     'grpc-node.max_session_memory': 64,
+  });
+  // HTTP/2 rapid reset (CVE-2023-44487) is Node's to stop; grpc-js has no option for how early.
+  Object.assign((server as unknown as { commonServerOptions: object }).commonServerOptions, {
+    streamResetBurst: Math.max(1_000, limits.cancelsPerSecond),
+    streamResetRate: limits.cancelsPerSecond,
   });
   for (const { name, methods } of options.services) addService(server, name, methods, hooks);
   if (options.reflection === true) {

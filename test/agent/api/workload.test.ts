@@ -529,6 +529,46 @@ test('WA-32 WA-34 a valid token: its ID and every claim, also for a process with
   rig.stop();
 });
 
+test('a token found valid once is refused all the same when it ends, for another audience, and once its key is gone', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  const svid = rig.server.authority.jwt({ aud: ['x', 'y'], exp: Math.floor(rig.clock.now() / 1000) + 300 });
+  const ask = (audience: string) =>
+    rig.workload().unary(api, 'ValidateJWTSVID', { audience, svid }, { metadata: header });
+  const refused = (fault: Fault) => fault.status === 3;
+  const first = await ask('x');
+  assert.deepEqual(await ask('x'), first);
+  await assert.rejects(ask('z'), refused);
+  const bundle = rig.server.authority.bundle();
+  rig.server.putBundle({ ...bundle, sequence: 2n, jwtAuthorities: [] });
+  await rig.clock.advance(0);
+  await assert.rejects(ask('x'), refused);
+  rig.server.putBundle({ ...bundle, sequence: 3n });
+  await rig.clock.advance(0);
+  assert.deepEqual(await ask('x'), first);
+  await rig.clock.advance(306_000);
+  await assert.rejects(ask('x'), refused);
+  rig.stop();
+});
+
+test('a foreign token found valid for one process is not valid for another that does not federate', async () => {
+  const rig = await agentRig();
+  const foreign = testAuthority({ trustDomain: other, now: rig.clock.now() });
+  rig.server.put({ id: 'a', federatesWith: [other] });
+  rig.server.put({ id: 'b', selectors: uid(7) });
+  rig.server.putBundle(foreign.bundle());
+  await rig.start();
+  const request = { audience: 'x', svid: foreign.jwt({ aud: ['x'] }) };
+  await rig.workload().unary(api, 'ValidateJWTSVID', request, { metadata: header });
+  const refused = (fault: Fault) => fault.status === 3;
+  await assert.rejects(
+    rig.workload('unix:uid:7').unary(api, 'ValidateJWTSVID', request, { metadata: header }),
+    refused,
+  );
+  rig.stop();
+});
+
 for (const [name, make] of [
   ['WA-33 no token', () => ({ svid: '', audience: 'x' })],
   ['WA-33 no audience', (rig: any) => ({ svid: rig.server.authority.jwt({ aud: ['x'] }), audience: '' })],
