@@ -86,6 +86,10 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
   });
   known = Math.max(known, await store.log.position());
   await wake();
+  // What was written during the scan has been put in twice, and the first time perhaps too early.
+  const inOrder = [...memory.nodes.values()].sort((a, b) => a.seq - b.seq);
+  memory.nodes.clear();
+  for (const node of inOrder) memory.nodes.set(node.id, node);
 
   return Object.assign(memory, {
     async reach(position = 0) {

@@ -30,12 +30,24 @@ async function authority(
   const bundle = { trustDomain: td, x509Authorities: [{ certificate: der, tainted: false }] } as unknown as Bundle;
   return { slot, certificate: parseCertificate(der), signer: kind.signer(slot, key), bundle };
 }
-const spkiOf = (type: KeyType = 'ec-p256') => generateKey(type).publicKey.export({ format: 'der', type: 'spki' });
+const made = new Map<KeyType, Buffer>();
+/** One key of each type is enough: it takes seconds to make a large one. */
+function spkiOf(type: KeyType = 'ec-p256'): Buffer {
+  const spki = made.get(type) ?? generateKey(type).publicKey.export({ format: 'der', type: 'spki' });
+  made.set(type, spki);
+  return spki;
+}
+const authorities = new Map<KeyType, ReturnType<typeof authority>>();
+function authorityOf(type: KeyType): ReturnType<typeof authority> {
+  const held = authorities.get(type) ?? authority(type);
+  authorities.set(type, held);
+  return held;
+}
 const profile = { id: id('/web'), ttl: 3_600_000, dnsNames: [] as string[] };
 
 for (const type of types) {
   test(`X509-6 X509-7 X509-8 X509-9 X509-15 X509-16 X509-29 X509-32 an authority with a key of type ${type} is as it must be`, async () => {
-    const { certificate, slot } = await authority(type);
+    const { certificate, slot } = await authorityOf(type);
     assert.deepEqual(lintX509Svid(certificate), []);
     assert.ok(certificate.isCa && certificate.pathLength === undefined);
     assert.deepEqual(certificate.uris, ['spiffe://example.org']);
@@ -47,7 +59,7 @@ for (const type of types) {
   });
 
   test(`X509-1 X509-4 X509-12 X509-15 X509-18 X509-19 X509-20 X509-21 X509-22 an SVID by a ${type} authority is as it must be`, async () => {
-    const { signer, bundle, slot } = await authority(type);
+    const { signer, bundle, slot } = await authorityOf(type);
     for (const leafType of ['ec-p256', 'ec-p384', 'rsa-2048'] as const) {
       const spki = spkiOf(leafType);
       const { chain, notBefore, notAfter, serial } = await issueX509Svid(
