@@ -48,8 +48,9 @@ export async function startMutualServer(place: Place, name: string, options: Ser
   );
   const args = ['server', 'run', '--config', config, '--data-dir', `${dir}/data`];
   args.push('--listen', `127.0.0.1:${port}`, '--admin-socket', adminSocket);
+  const launch = () => place.start(name, process.execPath, [mutualProgram, ...args]);
   const up = async () => {
-    const program = await place.start(name, process.execPath, [mutualProgram, ...args]);
+    const program = await launch();
     await until(`${name} is healthy`, 30_000, async () => {
       if (program.ending()) throw new Error(program.output());
       return (await spireCli(adminSocket, ['healthcheck'])).code === 0;
@@ -64,6 +65,9 @@ export async function startMutualServer(place: Place, name: string, options: Ser
     dir,
     trustDomain,
     program: () => program,
+    async launch() {
+      program = await launch();
+    },
     async restart() {
       program = await up();
     },
@@ -94,7 +98,7 @@ export async function startMutualAgent(
             }
           : {}),
         ...(options.defaults ? {} : { syncInterval: '1s' }),
-        workloadAttestors: { unix: { discoverWorkloadPath: true } },
+        workloadAttestors: { unix: { discoverWorkloadPath: !options.defaults } },
         log: { level: (options.logLevel ?? 'debug').toLowerCase() },
       },
       null,
@@ -113,8 +117,9 @@ export async function startMutualAgent(
   ];
   args.push('--socket', socket, '--admin-socket', place.path(name, 'a', 'admin.sock'));
   const env = options.joinToken ? { MUTUAL_JOIN_TOKEN: options.joinToken } : {};
+  const launch = () => place.start(name, process.execPath, [mutualProgram, ...args], { env });
   const up = async (ready: boolean) => {
-    const program = await place.start(name, process.execPath, [mutualProgram, ...args], { env });
+    const program = await launch();
     if (ready)
       await until(`${name} is healthy`, 30_000, async () => {
         if (program.ending()) throw new Error(program.output());
@@ -128,6 +133,9 @@ export async function startMutualAgent(
     socket,
     dir,
     program: () => program,
+    async launch() {
+      program = await launch();
+    },
     async restart(ready = true) {
       program = await up(ready);
     },

@@ -38,7 +38,9 @@ export interface Server {
   readonly trustDomain: string;
   /** The process that runs now (or ended last). */
   program(): Program;
-  /** Starts it again on the same data; the old process must have ended. */
+  /** Starts it again on the same data and does not wait; the old process must have ended. */
+  launch(): Promise<void>;
+  /** The same, and waits until it answers. */
   restart(): Promise<void>;
 }
 
@@ -49,6 +51,7 @@ export interface AgentOptions {
   /** PEM file with the server's bundle. */
   readonly bundle?: string;
   readonly logLevel?: string;
+  /** As delivered: no shorter intervals, and no look at the program of a workload, which Go's agent hashes at each call. */
   readonly defaults?: boolean;
   /** false: do not wait until it serves. */
   readonly ready?: boolean;
@@ -60,6 +63,7 @@ export interface Agent {
   readonly socket: string;
   readonly dir: string;
   program(): Program;
+  launch(): Promise<void>;
   restart(ready?: boolean): Promise<void>;
 }
 

@@ -51,8 +51,9 @@ export async function startSpireServer(place: Place, name: string, options: Serv
   const port = await freePort();
   const config = place.path(name, 'server.conf');
   writeFileSync(config, serverConfig(dir.replace(/\/$/, ''), port, adminSocket, options));
+  const launch = () => place.start(name, peerPath('spire-server'), ['run', '-config', config]);
   const up = async () => {
-    const program = await place.start(name, peerPath('spire-server'), ['run', '-config', config]);
+    const program = await launch();
     await until(`${name} is healthy`, 30_000, async () => {
       if (program.ending()) throw new Error(program.output());
       return (await spireCli(adminSocket, ['healthcheck'])).code === 0;
@@ -67,6 +68,9 @@ export async function startSpireServer(place: Place, name: string, options: Serv
     dir,
     trustDomain: options.trustDomain ?? 'example.org',
     program: () => program,
+    async launch() {
+      program = await launch();
+    },
     async restart() {
       program = await up();
     },
@@ -94,7 +98,7 @@ agent {
 plugins {
   ${attestor}
   KeyManager "disk" { plugin_data { directory = "${dir}/data" } }
-  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+  WorkloadAttestor "unix" { plugin_data { discover_workload_path = ${!options.defaults} } }
 }
 `;
 }
@@ -111,8 +115,9 @@ export async function startSpireAgent(
   const config = place.path(name, 'agent.conf');
   writeFileSync(config, agentConfig(server, dir, options, options.bundle));
   const socket = place.path(name, 'p', 'api.sock');
+  const launch = () => place.start(name, peerPath('spire-agent'), ['run', '-config', config]);
   const up = async (ready: boolean) => {
-    const program = await place.start(name, peerPath('spire-agent'), ['run', '-config', config]);
+    const program = await launch();
     if (ready)
       await until(`${name} is healthy`, 30_000, async () => {
         if (program.ending()) throw new Error(program.output());
@@ -126,6 +131,9 @@ export async function startSpireAgent(
     socket,
     dir,
     program: () => program,
+    async launch() {
+      program = await launch();
+    },
     async restart(ready = true) {
       program = await up(ready);
     },

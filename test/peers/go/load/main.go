@@ -36,7 +36,7 @@ func main() {
 	verbs := map[string]func(context.Context, options) error{
 		"fetch-x509": fetchX509, "fetch-jwt": fetchJWT, "validate-jwt": validateJWT, "first": first,
 		"mint-x509": mintX509, "mint-jwt": mintJWT, "answer": answer,
-		"create-entries": createEntries, "list-entries": listEntries, "delete-entries": deleteEntries,
+		"create-entries": createEntries, "list-entries": listEntries, "delete-entries": deleteEntries, "count-entries": countEntries,
 		"propagate": propagate, "attest": attest, "new-svids": newSVIDs,
 	}
 	verb, known := verbs[os.Args[1]]

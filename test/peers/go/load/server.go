@@ -200,6 +200,40 @@ func listEntries(ctx context.Context, o options) error {
 	return nil
 }
 
+// prefixed lists the ids of all entries whose path begins with the prefix.
+func prefixed(ctx context.Context, api entryv1.EntryClient, prefix string) ([]string, error) {
+	var ids []string
+	for token := ""; ; {
+		request := &entryv1.ListEntriesRequest{PageSize: 1000, PageToken: token, OutputMask: &types.EntryMask{SpiffeId: true}}
+		page, err := api.ListEntries(ctx, request, grpc.MaxCallRecvMsgSize(64<<20))
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range page.Entries {
+			if strings.HasPrefix(entry.SpiffeId.Path, "/"+prefix+"/") {
+				ids = append(ids, entry.Id)
+			}
+		}
+		if token = page.NextPageToken; token == "" {
+			return ids, nil
+		}
+	}
+}
+
+func countEntries(ctx context.Context, o options) error {
+	conn, err := dialUnix(o.admin)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ids, err := prefixed(ctx, entryv1.NewEntryClient(conn), o.prefix)
+	if err != nil {
+		return err
+	}
+	report.Event("result", map[string]any{"count": len(ids)})
+	return nil
+}
+
 // deleteEntries removes every entry whose path begins with the prefix.
 func deleteEntries(ctx context.Context, o options) error {
 	conn, err := dialUnix(o.admin)
@@ -208,20 +242,9 @@ func deleteEntries(ctx context.Context, o options) error {
 	}
 	defer conn.Close()
 	api := entryv1.NewEntryClient(conn)
-	var ids []string
-	for token := ""; ; {
-		page, err := api.ListEntries(ctx, &entryv1.ListEntriesRequest{PageSize: 1000, PageToken: token}, grpc.MaxCallRecvMsgSize(64<<20))
-		if err != nil {
-			return err
-		}
-		for _, entry := range page.Entries {
-			if strings.HasPrefix(entry.SpiffeId.Path, "/"+o.prefix+"/") {
-				ids = append(ids, entry.Id)
-			}
-		}
-		if token = page.NextPageToken; token == "" {
-			break
-		}
+	ids, err := prefixed(ctx, api, o.prefix)
+	if err != nil {
+		return err
 	}
 	for at := 0; at < len(ids); at += 500 {
 		if _, err := api.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: ids[at:min(at+500, len(ids))]}); err != nil {

@@ -1,0 +1,64 @@
+/**
+ * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N]: our programs and Go's SPIRE on this machine in one run,
+ * with the same load generator (test/peers/go/load, grpc-go over the public APIs, so that it favours nobody). Each row is
+ * measured in turn, A B A B; the table shows medians, their spread and how many times better ours is, bench/results.json
+ * all figures. SPIRE runs as delivered but for its rate limits, which are off, as are ours.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { makePlace } from '../test/peers/support/place.ts';
+import { installPeers } from '../tools/peers-install.ts';
+import { run } from '../tools/run.ts';
+import { describeMachine } from './machine.ts';
+import { type Make, makes, type Result, summarise } from './result.ts';
+import { type Effort, rows } from './rows.ts';
+import { type Side, startSide } from './side.ts';
+import { printTable } from './table.ts';
+
+const { values } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    repeat: { type: 'string' },
+  },
+});
+const effort: Effort = values.quick
+  ? { repeat: 1, seconds: 1, warm: 0.5, entries: 1000, rounds: 1 }
+  : { repeat: 3, seconds: 3, warm: 1, entries: 10_000, rounds: 5 };
+const repeat = values.repeat === undefined ? effort.repeat : Number(values.repeat);
+if (!Number.isInteger(repeat) || repeat < 1)
+  throw new Error(`--repeat "${values.repeat}" is not a number of 1 or more`);
+
+const missing = await installPeers(['spire-server', 'spire-agent', 'peer-load']);
+if (missing.length > 0) throw new Error(`the bench needs ${missing.join(', ')} (npm run peers:install)`);
+// As users run it: the built program, not its sources.
+const built = await run('node', ['tools/build.ts'], { capture: true });
+if (built.code !== 0) throw new Error(`npm run build failed\n${built.output}`);
+
+const place = makePlace();
+try {
+  const sides: Record<Make, Side> = {
+    spire: await startSide('spire', place),
+    mutual: await startSide('mutual', place),
+  };
+  const results: Result[] = [];
+  for (const row of rows) {
+    if (!row.name.includes(values.only)) continue;
+    process.stderr.write(`bench: ${row.name}`);
+    const figures: Record<Make, number[][]> = { spire: [], mutual: [] };
+    for (let n = 0; n < (row.once ? 1 : repeat); n++)
+      for (const make of makes) {
+        figures[make].push(await row.measure(sides[make], effort));
+        process.stderr.write('.');
+      }
+    process.stderr.write('\n');
+    results.push(...summarise(row, figures));
+  }
+  const machine = describeMachine();
+  printTable(results, machine);
+  const report = { ...machine, quick: values.quick, repeat, results };
+  writeFileSync(join(import.meta.dirname, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
+} finally {
+  await place.close();
+}
