@@ -93,6 +93,13 @@ test('a server without push is attested to and polled, over real sockets', async
   assert.equal(agent.status().sync, 'poll');
 });
 
+test('a workload may look at the first message of a stream and leave, thousands of times on one connection', async (t) => {
+  const { server, start, channel } = await running(t);
+  server.put({ id: 'a', selectors: mine });
+  const workload = channel((await start()).socket);
+  for (let call = 0; call < 2_500; call++) await fetchX509(workload);
+});
+
 test('the socket is open to all in an open directory, the admin socket to its owner in a closed one', async (t) => {
   const before = process.umask(0o077);
   t.after(() => process.umask(before));

@@ -45,7 +45,8 @@ test('a kept token comes without a promise, so that nothing is waited for', asyn
 
 test('two entries with one SPIFFE ID never share a token', async () => {
   const rig = await rigWith();
-  rig.server.put({ id: 'b', spiffeId: id('/a') });
+  // As old and in the same revision: nothing but the id tells them apart.
+  rig.server.put({ id: 'b', spiffeId: id('/a'), createdAt: rig.cache.entries.get('a')!.createdAt });
   await rig.clock.advance(0);
   const one = await rig.fetch('x');
   const other = await rig.jwts.fetch(rig.cache.entries.get('b')!, ['x']);
