@@ -246,8 +246,12 @@ test('a server that is not of the bundle is refused, and no token goes to it', a
   assert.ok(server.tokens.has('the-token'));
 });
 
+const banAll = (server: FakeServer): void => {
+  for (const node of server.nodes.values()) node.banned = true;
+};
+
 for (const [name, end, kept] of [
-  ['banned', (server: FakeServer) => [...server.nodes.values()].forEach((node) => (node.banned = true)), ['node.json']],
+  ['banned', banAll, ['node.json']],
   ['evicted', (server: FakeServer) => server.nodes.clear(), ['node.json']],
 ] as const) {
   test(`${name}: the agent ends, its sockets go, and nothing of its identity or its workloads’ stays on disk`, async (t) => {
