@@ -36,7 +36,7 @@ import { loggerService } from './api/logger.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
-import { startAuthorities } from './authority/authorities.ts';
+import { startAuthorities } from './authorities.ts';
 import type { ServerOptions } from './config.ts';
 import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';

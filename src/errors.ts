@@ -35,28 +35,76 @@ export type DenialReason =
 
 /** All codes. `exit`: 1 the work failed, 2 the command or its configuration was wrong. */
 export const faults = {
-  'config/invalid': { status: Status.INVALID_ARGUMENT, exit: 2, means: 'A flag, variable or configuration file is wrong.' },
-  'usage/invalid': { status: Status.INVALID_ARGUMENT, exit: 2, means: 'A command was called with arguments it does not take.' },
+  'config/invalid': {
+    status: Status.INVALID_ARGUMENT,
+    exit: 2,
+    means: 'A flag, variable or configuration file is wrong.',
+  },
+  'usage/invalid': {
+    status: Status.INVALID_ARGUMENT,
+    exit: 2,
+    means: 'A command was called with arguments it does not take.',
+  },
   'input/invalid': { status: Status.INVALID_ARGUMENT, exit: 1, means: 'A value given by a caller is malformed.' },
   'der/invalid': { status: Status.INVALID_ARGUMENT, exit: 1, means: 'Bytes are not strict DER of the expected shape.' },
-  'id/invalid': { status: Status.INVALID_ARGUMENT, exit: 1, means: 'A SPIFFE ID or trust domain name breaks the SPIFFE-ID standard.' },
+  'id/invalid': {
+    status: Status.INVALID_ARGUMENT,
+    exit: 1,
+    means: 'A SPIFFE ID or trust domain name breaks the SPIFFE-ID standard.',
+  },
   'svid/invalid': { status: Status.INVALID_ARGUMENT, exit: 1, means: 'An SVID does not validate.' },
   'bundle/invalid': { status: Status.INVALID_ARGUMENT, exit: 1, means: 'A trust bundle cannot be used.' },
-  'caller/denied': { status: Status.PERMISSION_DENIED, exit: 1, means: 'The caller may not call this method or has no such identity.' },
+  'caller/denied': {
+    status: Status.PERMISSION_DENIED,
+    exit: 1,
+    means: 'The caller may not call this method or has no such identity.',
+  },
   'caller/unauthenticated': { status: Status.UNAUTHENTICATED, exit: 1, means: 'The caller could not be identified.' },
   'thing/missing': { status: Status.NOT_FOUND, exit: 1, means: 'The named thing does not exist.' },
   'thing/exists': { status: Status.ALREADY_EXISTS, exit: 1, means: 'The thing exists already.' },
-  'state/refused': { status: Status.FAILED_PRECONDITION, exit: 1, means: 'The system is not in a state that allows this.' },
-  'limit/exceeded': { status: Status.RESOURCE_EXHAUSTED, exit: 1, means: 'A limit on rate, size or number was exceeded.' },
-  'peer/unavailable': { status: Status.UNAVAILABLE, exit: 1, means: 'Another program could not be reached or is not ready.' },
-  'peer/untrusted': { status: Status.UNAVAILABLE, exit: 1, means: 'The other end of a connection did not prove the expected identity.' },
+  'state/refused': {
+    status: Status.FAILED_PRECONDITION,
+    exit: 1,
+    means: 'The system is not in a state that allows this.',
+  },
+  'limit/exceeded': {
+    status: Status.RESOURCE_EXHAUSTED,
+    exit: 1,
+    means: 'A limit on rate, size or number was exceeded.',
+  },
+  'peer/unavailable': {
+    status: Status.UNAVAILABLE,
+    exit: 1,
+    means: 'Another program could not be reached or is not ready.',
+  },
+  'peer/untrusted': {
+    status: Status.UNAVAILABLE,
+    exit: 1,
+    means: 'The other end of a connection did not prove the expected identity.',
+  },
   'method/unimplemented': { status: Status.UNIMPLEMENTED, exit: 1, means: 'The method is not offered here.' },
   'data/corrupt': { status: Status.DATA_LOSS, exit: 1, means: 'Stored data is not what this program wrote.' },
-  'data/foreign': { status: Status.FAILED_PRECONDITION, exit: 1, means: 'Stored data belongs to another trust domain or a newer version.' },
-  'system/failed': { status: Status.INTERNAL, exit: 1, means: 'Something of ours failed; the log of the program says what.' },
+  'data/foreign': {
+    status: Status.FAILED_PRECONDITION,
+    exit: 1,
+    means: 'Stored data belongs to another trust domain or a newer version.',
+  },
+  'system/failed': {
+    status: Status.INTERNAL,
+    exit: 1,
+    means: 'Something of ours failed; the log of the program says what.',
+  },
   'call/cancelled': { status: Status.CANCELLED, exit: 1, means: 'The caller went away or gave up before the answer.' },
-  'call/late': { status: Status.DEADLINE_EXCEEDED, exit: 1, means: 'The answer did not come before the deadline of the call.' },
-  'peer/failed': { status: Status.INTERNAL, exit: 1, means: 'Another program answered that it failed; its own log says why.' },
+  'call/late': {
+    status: Status.DEADLINE_EXCEEDED,
+    exit: 1,
+    means: 'The answer did not come before the deadline of the call.',
+  },
+  'peer/failed': {
+    status: Status.INTERNAL,
+    exit: 1,
+    means: 'Another program answered that it failed; its own log says why.',
+  },
 } as const satisfies Record<string, { status: StatusCode; exit: 1 | 2; means: string }>;
 export type FaultCode = keyof typeof faults;
 

@@ -4,7 +4,7 @@ import type { Call } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
-import type { Authorities } from '../authority/authorities.ts';
+import type { Authorities } from '../authorities.ts';
 import type { ServerOptions } from '../config.ts';
 import type { FollowedWorld } from '../entries/world.ts';
 import type { Store } from '../store/store.ts';

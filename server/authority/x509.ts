@@ -1,9 +1,10 @@
 /** The X.509 authority: self-signed CA certificates (X509-6 to X509-17, X509-29). */
 
 import { keyTypes } from '../../src/crypto/algorithms.ts';
-import { KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
+import { type Certificate, KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
+  type Issuer,
   keyUsage,
   type NameAttribute,
   name,
@@ -17,7 +18,6 @@ import type { Random } from '../../src/run/random.ts';
 import type { Bundle, X509Authority } from '../../src/spiffe/bundle.ts';
 import { type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import { backdate } from '../../src/spiffe/lifetime.ts';
-import { newSerial, type X509Signer } from '../issue/x509.ts';
 import type { AuthorityKind } from './authority.ts';
 import type { Slot } from './slots.ts';
 
@@ -25,6 +25,16 @@ export interface CaSubject {
   readonly country: readonly string[];
   readonly organization: readonly string[];
   readonly commonName: string;
+}
+
+/** An X.509 authority ready to sign. */
+export interface X509Signer {
+  readonly authorityId: string;
+  readonly certificate: Certificate;
+  readonly issuer: Issuer;
+  readonly key: Key;
+  /** Certificates between the authority and the bundle, the authority's own first; empty when it is a root. */
+  readonly chain: readonly Buffer[];
 }
 
 /** @param lifetime milliseconds */
@@ -103,4 +113,11 @@ function signerOf(slot: Slot, key: Key): X509Signer {
 function without(bundle: Bundle, slot: Slot): X509Authority[] {
   const der = Buffer.from(slot.material, 'base64');
   return bundle.x509Authorities.filter(({ certificate }) => !certificate.equals(der));
+}
+
+/** 127 random bits, positive (RFC 5280 §4.1.2.2). */
+export function newSerial(random: Random): Buffer {
+  const serial = random.bytes(16);
+  serial[0] = ((serial[0] as number) & 0x7f) | 0x40;
+  return serial;
 }

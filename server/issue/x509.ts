@@ -2,32 +2,21 @@
  * X509-SVIDs. The ID comes from a stored entry or a proved node; of a request only the key is used. What does not change
  * from one certificate to the next is prepared once per authority, so that issuing costs little more than a signature.
  */
-import { type Certificate, KeyUsage } from '../../src/crypto/certificate.ts';
+import { KeyUsage } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
   extendedKeyUsage,
-  type Issuer,
   keyUsage,
   subjectAltName,
   subjectKeyId,
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
 import { Fault } from '../../src/errors.ts';
-import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import { type SpiffeId, type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import { svidValidity } from '../../src/spiffe/lifetime.ts';
+import { newSerial, type X509Signer } from '../authority/x509.ts';
 import { isEmptyName, svidSubject, withCommonName, withOrganizationalUnit } from './subject.ts';
-
-/** An X.509 authority ready to sign. */
-export interface X509Signer {
-  readonly authorityId: string;
-  readonly certificate: Certificate;
-  readonly issuer: Issuer;
-  readonly key: Key;
-  /** Certificates between the authority and the bundle, the authority's own first; empty when it is a root. */
-  readonly chain: readonly Buffer[];
-}
 
 export interface X509Profile {
   readonly id: SpiffeId;
@@ -134,11 +123,4 @@ async function issue(
     notAfter,
     serial: BigInt(`0x${serial.toString('hex')}`).toString(),
   };
-}
-
-/** 127 random bits, positive (RFC 5280 §4.1.2.2). */
-export function newSerial(random: Random): Buffer {
-  const serial = random.bytes(16);
-  serial[0] = ((serial[0] as number) & 0x7f) | 0x40;
-  return serial;
 }

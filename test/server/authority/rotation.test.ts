@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
-import { startAuthorities } from '../../../server/authority/authorities.ts';
+import { startAuthorities } from '../../../server/authorities.ts';
 import { readServerOptions, type ServerOptions } from '../../../server/config.ts';
 import { issueJwtSvid } from '../../../server/issue/jwt.ts';
 import { issueX509Svid } from '../../../server/issue/x509.ts';

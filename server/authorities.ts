@@ -1,21 +1,21 @@
 /** All that signs in this server: X.509 and JWT authorities, the own bundle, the server's own SVID, kept fresh. */
 import type { KeyObject } from 'node:crypto';
-import { generateKeyAside } from '../../src/crypto/algorithms.ts';
-import { parseCertificate } from '../../src/crypto/certificate.ts';
-import type { KeyStore } from '../../src/keys/key-store.ts';
-import type { Log } from '../../src/log.ts';
-import type { Clock } from '../../src/run/clock.ts';
-import { type Live, live } from '../../src/run/live.ts';
-import type { Random } from '../../src/run/random.ts';
-import { type SpiffeId, serverId } from '../../src/spiffe/id.ts';
-import { bundlePruneAt, serverRenewAt } from '../../src/spiffe/lifetime.ts';
-import type { ServerOptions } from '../config.ts';
-import { issueX509Svid, type X509Signer } from '../issue/x509.ts';
-import type { Store } from '../store/store.ts';
-import { type Authority, startAuthority } from './authority.ts';
-import { type JwtSigner, jwtKind } from './jwt.ts';
-import { type OwnBundle, ownBundle } from './own-bundle.ts';
-import { x509Kind } from './x509.ts';
+import { generateKeyAside } from '../src/crypto/algorithms.ts';
+import { parseCertificate } from '../src/crypto/certificate.ts';
+import type { KeyStore } from '../src/keys/key-store.ts';
+import type { Log } from '../src/log.ts';
+import type { Clock } from '../src/run/clock.ts';
+import { type Live, live } from '../src/run/live.ts';
+import type { Random } from '../src/run/random.ts';
+import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
+import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
+import { type Authority, startAuthority } from './authority/authority.ts';
+import { type JwtSigner, jwtKind } from './authority/jwt.ts';
+import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
+import { type X509Signer, x509Kind } from './authority/x509.ts';
+import type { ServerOptions } from './config.ts';
+import { issueX509Svid } from './issue/x509.ts';
+import type { Store } from './store/store.ts';
 
 /** What the TLS listener presents. */
 export interface ServerSvid {
