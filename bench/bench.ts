@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makePlace } from '../test/peers/support/place.ts';
 import { installPeers } from '../tools/peers-install.ts';
-import { run } from '../tools/run.ts';
+import { installBuild } from './installed.ts';
 import { describeMachine } from './machine.ts';
 import { type Make, makes, type Result, summarise } from './result.ts';
 import { type Effort, rows } from './rows.ts';
@@ -32,15 +32,12 @@ if (!Number.isInteger(repeat) || repeat < 1)
 
 const missing = await installPeers(['spire-server', 'spire-agent', 'peer-load']);
 if (missing.length > 0) throw new Error(`the bench needs ${missing.join(', ')} (npm run peers:install)`);
-// As users run it: the built program, not its sources.
-const built = await run('node', ['tools/build.ts'], { capture: true });
-if (built.code !== 0) throw new Error(`npm run build failed\n${built.output}`);
-
 const place = makePlace();
 try {
+  const command = await installBuild(place.path('installed'));
   const sides: Record<Make, Side> = {
-    spire: await startSide('spire', place),
-    mutual: await startSide('mutual', place),
+    spire: await startSide('spire', place, command),
+    mutual: await startSide('mutual', place, command),
   };
   const results: Result[] = [];
   for (const row of rows) {
@@ -58,7 +55,8 @@ try {
   const machine = describeMachine();
   printTable(results, machine);
   const report = { ...machine, quick: values.quick, repeat, results };
-  writeFileSync(join(import.meta.dirname, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
+  if (values.only === '')
+    writeFileSync(join(import.meta.dirname, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
 } finally {
   await place.close();
 }

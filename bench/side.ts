@@ -31,12 +31,20 @@ export const alias = 'spiffe://example.org/node';
 /** What the load generator is known by. */
 export const callerSelector = `unix:uid:${process.getuid!()}`;
 
-/** Starts a pair as its users would, and waits until the load generator has an identity of it. */
-export async function startSide(make: Make, place: Place): Promise<Side> {
-  const server = await startServer(make, place, `${make}-server`, { defaults: true, logLevel: 'INFO' });
+/**
+ * Starts a pair as its users would, and waits until the load generator has an identity of it. `command` is the file of the
+ * `mutual` command.
+ */
+export async function startSide(make: Make, place: Place, command: string): Promise<Side> {
+  const server = await startServer(make, place, `${make}-server`, { defaults: true, logLevel: 'INFO', command });
   const joined = { joinToken: await joinToken(server, alias), bundle: await writeBundle(server) };
   await createEntry(server, 'spiffe://example.org/bench', alias, [callerSelector]);
-  const agent = await startAgent(make, place, `${make}-agent`, server, { defaults: true, logLevel: 'INFO', ...joined });
+  const agent = await startAgent(make, place, `${make}-agent`, server, {
+    defaults: true,
+    logLevel: 'INFO',
+    command,
+    ...joined,
+  });
   await until(`the ${make} pair serves`, 60_000, () => workload(agent, 'x509'), 250);
   const sockets = ['-socket', agent.socket, '-admin', server.adminSocket, '-server', `127.0.0.1:${server.port}`];
   const load = peerPath('peer-load');

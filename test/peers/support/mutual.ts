@@ -48,7 +48,7 @@ export async function startMutualServer(place: Place, name: string, options: Ser
   );
   const args = ['server', 'run', '--config', config, '--data-dir', `${dir}/data`];
   args.push('--listen', `127.0.0.1:${port}`, '--admin-socket', adminSocket);
-  const launch = () => place.start(name, process.execPath, [mutualProgram, ...args]);
+  const launch = () => place.start(name, process.execPath, [options.command ?? mutualProgram, ...args]);
   const up = async () => {
     const program = await launch();
     await until(`${name} is healthy`, 30_000, async () => {
@@ -117,7 +117,7 @@ export async function startMutualAgent(
   ];
   args.push('--socket', socket, '--admin-socket', place.path(name, 'a', 'admin.sock'));
   const env = options.joinToken ? { MUTUAL_JOIN_TOKEN: options.joinToken } : {};
-  const launch = () => place.start(name, process.execPath, [mutualProgram, ...args], { env });
+  const launch = () => place.start(name, process.execPath, [options.command ?? mutualProgram, ...args], { env });
   const up = async (ready: boolean) => {
     const program = await launch();
     if (ready)

@@ -25,6 +25,8 @@ export interface ServerOptions {
   readonly x509popCa?: string;
   /** Key type of the authorities, ours only. */
   readonly caKeyType?: string;
+  /** Another file of the `mutual` command than the checkout's; ours only. */
+  readonly command?: string;
   readonly logLevel?: string;
   /** Leave intervals as delivered, instead of shorter ones that make tests quick. */
   readonly defaults?: boolean;
@@ -50,6 +52,8 @@ export interface AgentOptions {
   readonly x509pop?: { readonly key: string; readonly certificate: string };
   /** PEM file with the server's bundle. */
   readonly bundle?: string;
+  /** Another file of the `mutual` command than the checkout's; ours only. */
+  readonly command?: string;
   readonly logLevel?: string;
   /** As delivered: no shorter intervals, and no look at the program of a workload, which Go's agent hashes at each call. */
   readonly defaults?: boolean;
