@@ -15,6 +15,7 @@ import { asFault, Fault } from '../errors.ts';
 import type { Clock } from '../run/clock.ts';
 import type { Caller } from './caller.ts';
 import { messagesOf } from './messages.ts';
+import type { RefusedMessages } from './refused-messages.ts';
 import { serviceError } from './status.ts';
 
 export interface Call {
@@ -60,6 +61,7 @@ export interface CallHooks {
   readonly guard?: ((call: Call) => void | Promise<void>) | undefined;
   /** Told once a call, when its outcome is known: undefined when it worked. */
   readonly onDone?: ((call: Call, fault: Fault | undefined, ms: number) => void) | undefined;
+  readonly refused: RefusedMessages;
   /** Aborted when the server closes: open streams then end with UNAVAILABLE. */
   readonly closing: AbortSignal;
 }
@@ -200,6 +202,11 @@ const noStream: Send = () => Promise.reject(new Error('this method has one respo
 const goneCaller = (): Fault => new Fault('call/cancelled', 'the caller went away');
 const unknownCaller = (): Fault => new Fault('caller/unauthenticated', 'the calling process could not be identified');
 
+/** A call that is over before a handler could be given it: nothing can be asked of it. */
+export function refusedCall(method: string, caller: Caller, fault: Fault): Call {
+  return { method, caller, signal: AbortSignal.abort(fault), metadata: () => undefined };
+}
+
 function incoming(path: string, surface: Surface, hooks: CallHooks): IncomingCall | undefined {
   // The name is read at once: later the connection may be gone, and its name with it.
   const caller = hooks.callerOf(surface.getPeer());
@@ -223,6 +230,11 @@ class IncomingCall implements Call {
     this.#surface = surface;
     this.#hooks = hooks;
     this.#started = hooks.onDone === undefined ? 0 : hooks.clock.now();
+    hooks.refused.begin(surface, this);
+  }
+
+  get ended(): boolean {
+    return this.#ended;
   }
 
   /** Made when it is asked for: most calls never do. */
@@ -263,6 +275,8 @@ class IncomingCall implements Call {
   }
 
   #cancelled(error: unknown, failed: boolean): Fault {
+    const refused = this.#hooks.refused.of(this.#surface);
+    if (refused !== undefined) return refused;
     const late = this.deadline !== undefined && this.#hooks.clock.now() >= this.deadline;
     const detail =
       failed && !(error instanceof Fault && error.code === 'call/cancelled') ? { detail: String(error) } : {};

@@ -6,10 +6,11 @@ import type { Server as NetServer, Socket } from 'node:net';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { Fault, quote } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
-import { adapt, type Call, type CallHooks, type Handler, takeBytes } from './call.ts';
+import { adapt, type Call, type CallHooks, type Handler, refusedCall, takeBytes } from './call.ts';
 import type { Caller } from './caller.ts';
 import { loadService } from './load.ts';
 import { reflection } from './reflection.ts';
+import { refusedMessages } from './refused-messages.ts';
 
 /** The handlers of one service. Methods of the contract that are not named here answer UNIMPLEMENTED. */
 export interface Service {
@@ -95,6 +96,10 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
     callerOf: (connection) => callers.get(connection),
     guard: options.guard,
     closing: closing.signal,
+    refused: refusedMessages((method, connection, fault) => {
+      const caller = callers.get(connection);
+      if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
+    }),
     onDone:
       onDone === undefined && onFault === undefined
         ? undefined
@@ -165,6 +170,7 @@ function smaller(limits: Limits, others: Partial<Limits>): Partial<Limits> {
 /** A grpc-js server without a listener: connections are handed to it. */
 function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
   const server = new Server({
+    interceptors: [hooks.refused.interceptor],
     'grpc.max_receive_message_length': limits.messageBytes,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': limits.streams,
