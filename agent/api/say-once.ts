@@ -1,22 +1,33 @@
-/** A log for what callers cause: however often they do, the same thing is written once in a while. */
+/**
+ * A log for what callers cause: the same thing is written once an hour however often it happens, and one user gets only so
+ * many lines of a kind, however many things it thinks of.
+ */
 import { LRUCache } from 'lru-cache';
 import type { Log } from '../../src/log.ts';
 import type { Clock } from '../../src/run/clock.ts';
 
 const period = 60 * 60_000;
-/** Things remembered; beyond it the one not seen for longest may be written again. */
-const most = 1_000;
+/** Different things of one kind that are written of one user in a period. */
+const mostThings = 20;
+/** Users and kinds remembered; beyond it the one not heard of for longest begins anew. */
+const mostUsers = 1_000;
 
-/** `about` says whose doing and which thing it is; the first of an hour is written. */
-export type SayOnce = (about: string, fields: Readonly<Record<string, unknown>>, event: string) => void;
+/** `who` has done it, `what` tells this thing from others of the same event. */
+export type SayOnce = (who: string, what: string, fields: Readonly<Record<string, unknown>>, event: string) => void;
 
 export function sayOnce(log: Log, clock: Clock): SayOnce {
-  const said = new LRUCache<string, number>({ max: most });
-  return (about, fields, event) => {
-    const key = `${event}\n${about}`;
+  const said = new LRUCache<string, { since: number; things: Set<string> }>({ max: mostUsers });
+  return (who, what, fields, event) => {
+    const key = `${event}\n${who}`;
     const now = clock.now();
-    if (now - (said.get(key) ?? Number.NEGATIVE_INFINITY) < period) return;
-    said.set(key, now);
-    log.warn(fields, event);
+    let kind = said.get(key);
+    if (kind === undefined || now - kind.since >= period) {
+      kind = { since: now, things: new Set() };
+      said.set(key, kind);
+    }
+    if (kind.things.size >= mostThings || kind.things.has(what)) return;
+    kind.things.add(what);
+    const isLast = kind.things.size === mostThings;
+    log.warn(isLast ? { ...fields, more: 'not written within the hour' } : fields, event);
   };
 }

@@ -90,7 +90,6 @@ export function deltaConversation(stream: SdsStream): Conversation<DeltaRequest>
         if (found === 'coming') continue;
         if (found === undefined) {
           if (has.get(name) === nothing) continue;
-          sayUnknown(name, stream);
           has.set(name, nothing);
           removed.push(name);
         } else if (has.get(name) !== found.version) {
@@ -98,6 +97,7 @@ export function deltaConversation(stream: SdsStream): Conversation<DeltaRequest>
           resources.push(found);
         }
       }
+      sayUnknown(removed, stream);
       for (const name of has.keys()) {
         if (names.has(name)) continue;
         has.delete(name);

@@ -4,7 +4,7 @@ import type { Call } from '../../src/rpc/serve.ts';
 import type { Identities } from '../cache.ts';
 import type { SayOnce } from './say-once.ts';
 import { type SecretSource, secretType } from './sds-secrets.ts';
-import type { ClientNode } from './sds-validator.ts';
+import { type ClientNode, hash } from './sds-validator.ts';
 
 /** What every request has, as the wire layer gives it. */
 export interface SdsRequest {
@@ -56,25 +56,28 @@ export function readNames(names: readonly string[], stream: SdsStream): Readonly
   const kept = new Set<string>();
   for (const name of names) {
     if (name === '') continue;
-    if (name.length > longestName) sayUnknown(name, stream);
+    if (name.length > longestName) sayUnknown([name], stream);
     else kept.add(name);
     requireFewNames(kept.size);
   }
   return kept;
 }
 
-export function sayUnknown(name: string, { call, identities, say }: SdsStream): void {
-  if (ofFiles.test(name)) return;
-  const asked = quote(name);
+/** Names which stand for nothing that the process may have: one line for all of them. */
+export function sayUnknown(names: readonly string[], { call, identities, say }: SdsStream): void {
+  const unknown = names.filter((name) => !ofFiles.test(name));
+  if (unknown.length === 0) return;
   say(
-    `${who(call)} ${asked}`,
+    who(call),
+    hash([...unknown].sort()),
     {
       ...caller(call),
-      name: asked,
+      names: unknown.slice(0, mostNamed).map(quote),
+      count: unknown.length,
       ids: identities.entries.slice(0, mostNamed).map(({ spiffeId }) => spiffeId),
       hint: 'Ask for one of these ids, a trust domain or a default name, or create an entry.',
     },
-    'SDS name stands for nothing that the process may have',
+    'SDS names stand for nothing that the process may have',
   );
 }
 
@@ -86,14 +89,16 @@ export function sayRejected(
   { call, say }: SdsStream,
 ): void {
   say(
-    `${who(call)} ${version}`,
+    who(call),
+    version,
     { ...caller(call), names: names.slice(0, mostNamed).map(quote), code: error.code, why: quote(error.message) },
     'SDS client rejected its secrets',
   );
 }
 
 /** Whose doing something is: another stream or process of the same user does not make it another line. */
-const who = (call: Call): string => (call.caller.kind === 'unix' ? String(call.caller.peer.uid) : call.caller.address);
+export const who = (call: Call): string =>
+  call.caller.kind === 'unix' ? String(call.caller.peer.uid) : call.caller.address;
 
 export const caller = (call: Call): Record<string, unknown> =>
   call.caller.kind === 'unix' ? { pid: call.caller.peer.pid, uid: call.caller.peer.uid } : {};

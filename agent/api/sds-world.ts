@@ -71,13 +71,15 @@ export function findAll(
   stream: SdsStream,
 ): { secrets: readonly Secret[]; isComing: boolean } {
   const secrets: Secret[] = [];
+  const unknown: string[] = [];
   let isComing = false;
   for (const name of names) {
     const found: Found = findSecret(name, stream.identities, validator, stream.source);
-    if (found === undefined) sayUnknown(name, stream);
+    if (found === undefined) unknown.push(name);
     else if (found === 'coming') isComing = true;
     else secrets.push(found);
   }
+  sayUnknown(unknown, stream);
   return { secrets, isComing };
 }
 

@@ -16,7 +16,7 @@ import { type CallerPorts, entitled } from './caller.ts';
 import { type Conversation, converse } from './converse.ts';
 import { sayOnce } from './say-once.ts';
 import { type DeltaRequest, deltaConversation } from './sds-delta.ts';
-import { caller, readNames, requireSecretType, type SdsStream } from './sds-request.ts';
+import { caller, readNames, requireSecretType, type SdsStream, who } from './sds-request.ts';
 import { everyName, type SecretNames, type SecretSource } from './sds-secrets.ts';
 import { validatorFor } from './sds-validator.ts';
 import { findAll, versionOf, type WorldRequest, worldConversation, worldResponse } from './sds-world.ts';
@@ -57,12 +57,11 @@ export function sdsApi(ports: SdsPorts): Service {
     <Request>(make: (stream: SdsStream) => Conversation<Request>) =>
     async (requests: AsyncIterable<Request>, call: Call, send: Send): Promise<void> => {
       const stream = await open(call);
-      const user = String(caller(call).uid);
       await converse(requests, call, send, make(stream), {
         clock,
         follow: (told) => stream.identities.follow(told),
-        onUnread: () => say(user, caller(call), 'SDS client does not read its answer'),
-        onHeldBack: () => say(user, caller(call), 'SDS client held back: it sends requests without end'),
+        onUnread: () => say(who(call), '', caller(call), 'SDS client does not read its answer'),
+        onHeldBack: () => say(who(call), '', caller(call), 'SDS client held back: it sends requests without end'),
       });
     };
 

@@ -208,7 +208,7 @@ test('a name that stands for nothing is left out and logged once; alone it bring
   assert.ok(await stream.isSilent(), 'Envoy rejects an answer with nothing in it');
   await clock.advance(31 * minute);
   assert.equal(lines.length, 1);
-  assert.equal(lines[0].name, `"${id('/c')}"`);
+  assert.deepEqual(lines[0].names, [`"${id('/c')}"`]);
   assert.deepEqual(lines[0].ids, [id('/a'), id('/b')]);
   await put('c');
   assert.deepEqual((await stream.next()).names, [id('/c')]);

@@ -126,7 +126,7 @@ test('the plain kind never mixes trust domains: ALL is left out for who can only
     assert.deepEqual((await rig.fetch(['ALL', 'ROOTCA'])).names, ['ROOTCA']);
   }
   assert.equal(rig.lines.length, 1);
-  assert.equal(rig.lines[0].name, '"ALL"');
+  assert.deepEqual(rig.lines[0].names, ['"ALL"']);
   // Who does not say what it is gets the only form there is.
   const unsaid = await federated();
   assert.deepEqual(Object.keys((await unsaid.fetch(['ALL'], null)).secrets.ALL.domains), ['example.org', 'other.org']);
@@ -195,8 +195,8 @@ test('what a process is not entitled to is left out, and names that mean nothing
     return true;
   });
   assert.deepEqual(
-    rig.lines.map(({ name }) => name),
-    [`"${id('/theirs')}"`, '"spiffe://third.org"'],
+    rig.lines.map(({ names }) => names),
+    [[`"${id('/theirs')}"`, '"spiffe://third.org"'], [`"${id('/theirs')}"`]],
   );
   rig.stop();
 });
