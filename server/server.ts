@@ -215,7 +215,12 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
 
     const address = { host: options.listen.host, port: tls.port };
     log.info(
-      { trustDomain, listen: `${address.host}:${address.port}`, adminSocket: options.adminSocket },
+      {
+        trustDomain,
+        listen: `${address.host}:${address.port}`,
+        adminSocket: options.adminSocket,
+        ...(observing.health && { health: `${observing.health.host}:${observing.health.port}` }),
+      },
       'server ready',
     );
     return {

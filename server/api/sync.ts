@@ -5,10 +5,12 @@
  */
 import { Fault } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
+import { gate } from '../../src/run/gate.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
-import { authorizedEntries, descendants, federatedDomains, mayHold } from '../entries/authorized.ts';
+import { authorizedEntries, federatedDomains, mayHold, rootsOf } from '../entries/authorized.ts';
+import { changesSince, type Since } from '../entries/since.ts';
 import type { Watcher, Watchers } from '../entries/watchers.ts';
-import type { Change, StoredEntry, StoredNode } from '../store/store.ts';
+import type { StoredEntry, StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
 import { type Group, groupMessages } from './sync-group.ts';
 
@@ -20,36 +22,30 @@ interface WatchRequest {
 
 /** A resume further behind than this is cheaper as a snapshot. */
 const mostChanges = 10_000;
+/** Snapshots under way at a time, and the milliseconds after which one no longer keeps others waiting. */
+const snapshotsAtOnce = 32;
+const snapshotTurn = 5_000;
 
 /** @param logId names the database's log: positions of another one mean nothing here */
 export function syncService(context: Context, watchers: Watchers, logId: string): Service {
   const { trustDomain, store, world, clock, rightsOf, recheck, log } = context;
 
-  /** The entries that may differ since `after`, or undefined when only a snapshot will do. */
-  async function changedSince(after: number, node: StoredNode): Promise<ReadonlySet<string> | undefined> {
-    if (!(after <= world.position) || world.position - after > mostChanges) return undefined;
-    const ids = new Set<string>();
-    for (let at = after; at < world.position; ) {
-      const changes = await store.log.read(at, 1000).catch((error: unknown) => {
-        // Forgotten already, or another moment too late.
-        if (error instanceof Fault && error.code === 'state/refused') return undefined;
-        throw error;
-      });
-      const last = changes?.at(-1);
-      if (!changes || !last) return undefined;
-      for (const change of changes) {
-        if (change.kind === 'node' && change.id === node.id) return undefined;
-        if (change.kind === 'entry') for (const id of touched(change)) ids.add(id);
-      }
-      at = last.position;
-    }
-    return ids;
-  }
+  const since = changesSince(world, store.log, mostChanges);
+  const snapshots = gate(clock, snapshotsAtOnce, snapshotTurn);
 
-  function* touched(change: Change & { kind: 'entry' }): Iterable<string> {
-    yield change.id;
-    for (const id of [change.before?.spiffeId, change.entry?.spiffeId]) {
-      if (id) for (const below of descendants(world, id)) yield below.id;
+  /** What changed since `after`, or undefined when only a snapshot will do. */
+  async function changedSince(after: number, node: StoredNode): Promise<Since | undefined> {
+    // Another server may have told the agent what this one has not heard of yet. Only if the database has not heard of it
+    // either is it a position that never was: it was restored from a backup.
+    if (after > world.position) await world.reach(await store.log.position());
+    if (!(after <= world.position)) return undefined;
+    try {
+      const changes = await since(after);
+      return changes?.concerns(node.id) ? undefined : changes;
+    } catch (error) {
+      // Forgotten already, or another moment too late.
+      if (error instanceof Fault && error.code === 'state/refused') return undefined;
+      throw error;
     }
   }
 
@@ -71,10 +67,12 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     let answer = 0;
     let ended = false;
     const { promise: stopped, resolve: stop, reject: fail } = Promise.withResolvers<void>();
+    const stopping = new AbortController();
     const stopWith = (fault: Fault | undefined): void => {
       ended = true;
       if (fault) fail(fault);
       else stop();
+      stopping.abort();
       wake.signal();
     };
     const watcher: Watcher = {
@@ -117,8 +115,15 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         const { applied, ask } = next.value;
         if (applied) log.trace({ agent: node.id, position: applied.position }, 'agent applied');
         if (!ask) continue;
-        // The database is asked, not this server's memory: another server may have committed what is asked about.
-        await world.reach(await store.log.position());
+        try {
+          // The database is asked, not this server's memory: another server may have committed what is asked about.
+          await world.reach(await store.log.position());
+        } catch (error) {
+          if (!(error instanceof Fault) || error.code !== 'peer/unavailable') throw error;
+          // Nobody can say whether the agent is behind. The stream is none the worse for it, and goes on.
+          log.debug({ agent: node.id, message: error.message }, 'question of an agent not answered');
+          continue;
+        }
         answer = Number(ask.id);
         watcher.announce();
       }
@@ -142,20 +147,26 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
 
     async function work({ position: after, log_id }: { position: string; log_id: string }): Promise<void> {
       const resumed = log_id === logId ? await changedSince(Number(after), node) : undefined;
+      // Agents that all want everything at once are served some at a time: their messages are made when it is their turn.
+      const leave = resumed === undefined ? await snapshots(stopping.signal) : () => {};
       // Its rights may have ended meanwhile. Nothing may be told for a position at which they were others already.
-      if (ended) return;
+      if (ended) return leave();
       // From here to the first message nothing waits: position, entries and bundles are of one moment.
       const entries = authorizedEntries(world, node);
       for (const entry of entries) held.add(entry.id);
       for (const domain of federatedDomains(entries)) domains.add(domain);
       if (resumed) {
         // What changed while the log was read is in `dirty`: the agent may hold it still, so it is told all the same.
-        const ids = new Set([...resumed, ...dirty]);
+        const parents = [...rootsOf(world, node), ...entries.map((entry) => entry.spiffeId)];
+        const ids = new Set([...resumed.entries(parents), ...dirty]);
         dirty.clear();
+        dirtyBundles.clear();
         const { entries: changed, removed } = split(ids, (entry) => held.has(entry.id));
         await transmit(groupNow(false, changed, removed, domains));
       } else {
-        await transmit(groupNow(true, entries, [], domains));
+        dirty.clear();
+        dirtyBundles.clear();
+        await transmit(groupNow(true, entries, [], domains)).finally(leave);
       }
       while (!ended) {
         const delta = takeDelta();

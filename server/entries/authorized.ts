@@ -13,20 +13,23 @@ export interface NodeFacts {
   readonly selectors: readonly Selector[];
 }
 
+/** The parents from which the node's entries hang: its own ID and those of the aliases whose selectors it has. */
+export function rootsOf(world: World, node: NodeFacts): SpiffeId[] {
+  const trustDomain = trustDomainOf(node.id);
+  const roots = new Set<SpiffeId>([node.id]);
+  const held = new Set(node.selectors);
+  for (const alias of world.childrenOf(serverId(trustDomain))) {
+    if (isMemberOf(alias.spiffeId, trustDomain) && matches(alias.selectors, held)) roots.add(alias.spiffeId);
+  }
+  return [...roots];
+}
+
 /** All entries the node may hold. Aliases themselves are not among them; entries for them are. */
 export function authorizedEntries(world: World, node: NodeFacts): readonly StoredEntry[] {
   const trustDomain = trustDomainOf(node.id);
   const found = new Map<string, StoredEntry>();
-  const seen = new Set<SpiffeId>([node.id]);
-  const parents: SpiffeId[] = [node.id];
-  const held = new Set(node.selectors);
-  for (const alias of world.childrenOf(serverId(trustDomain))) {
-    if (!isMemberOf(alias.spiffeId, trustDomain)) continue;
-    if (matches(alias.selectors, held) && !seen.has(alias.spiffeId)) {
-      seen.add(alias.spiffeId);
-      parents.push(alias.spiffeId);
-    }
-  }
+  const parents = rootsOf(world, node);
+  const seen = new Set(parents);
   for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
     for (const entry of world.childrenOf(parent)) {
       if (!isMemberOf(entry.spiffeId, trustDomain)) continue;
