@@ -93,6 +93,17 @@ test('an agent that comes back is told whatever it gained, lost or holds in anot
   );
 });
 
+test('what went below an unchanged link, while a link above that went too, is told as lost', async () => {
+  const { since, put } = scene();
+  const [, a, b, c] = ids as [SpiffeId, SpiffeId, SpiffeId, SpiffeId];
+  put('top', a, node.id);
+  put('middle', b, a);
+  put('leaf', c, b);
+  put('leaf', undefined);
+  put('top', undefined);
+  assert.deepEqual([...(await since(3))!.entries([node.id])].sort(), ['leaf', 'middle', 'top']);
+});
+
 test('changes of others are not told, and many agents cost one reading', async () => {
   const { since, put, reads } = scene();
   put('mine', ids[1], node.id);
