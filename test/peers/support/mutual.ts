@@ -82,7 +82,7 @@ export async function startMutualAgent(
   options: AgentOptions,
 ): Promise<Agent> {
   const dir = place.path(name, '').replace(/\/$/, '');
-  const socket = place.path(name, 'p', 'api.sock');
+  const socket = options.socket ?? place.path(name, 'p', 'api.sock');
   const config = place.path(name, 'agent.json');
   writeFileSync(
     config,
@@ -100,6 +100,7 @@ export async function startMutualAgent(
         ...(options.defaults ? {} : { syncInterval: '1s' }),
         workloadAttestors: { unix: { discoverWorkloadPath: !options.defaults } },
         log: { level: (options.logLevel ?? 'debug').toLowerCase() },
+        ...options.config,
       },
       null,
       2,

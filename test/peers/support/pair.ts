@@ -57,6 +57,10 @@ export interface AgentOptions {
   readonly logLevel?: string;
   /** As delivered: no shorter intervals, and no look at the program of a workload, which Go's agent hashes at each call. */
   readonly defaults?: boolean;
+  /** Where it serves the Workload API, ours only. */
+  readonly socket?: string;
+  /** More of its configuration file, ours only. */
+  readonly config?: Readonly<Record<string, unknown>>;
   /** false: do not wait until it serves. */
   readonly ready?: boolean;
 }
