@@ -112,6 +112,11 @@ const refused: [string, object, RegExp][] = [
     /^--admin-socket: .* lies in the directory/,
   ],
   [
+    'one SDS name for two secrets',
+    { sdsDefaultAllBundlesName: 'ROOTCA' },
+    /^--sds-default-all-bundles-name: "ROOTCA" is also sds.defaultBundleName/,
+  ],
+  [
     'an availability target of an hour',
     { availabilityTarget: '1h' },
     /^--availability-target: "1h" is not a duration from 24h/,
