@@ -1,5 +1,6 @@
 /** spire.api.server.svid.v1.SVID: SVIDs for agents by entry, minted SVIDs for operators, CAs for downstream servers. */
-import { parseCsr } from '../../src/crypto/csr.ts';
+import { type Csr, parseCsr } from '../../src/crypto/csr.ts';
+import { choosePlace, type Place, placeInBatch } from '../../src/crypto/workplace.ts';
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { checkDnsName } from '../../src/spiffe/entry.ts';
@@ -37,16 +38,21 @@ export function svidService(context: Context): Service {
     throw new Fault('method/unimplemented', 'JWT functionality is disabled');
   }
 
-  function readCsr(csr: Buffer) {
+  function readCsr(csr: Buffer, place: Place): Csr | Promise<Csr> {
     if (csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
     const request = parseCsr(csr);
-    if (!request.verify()) throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
-    return request;
+    const proved = (isSigned: boolean): Csr => {
+      if (isSigned) return request;
+      throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
+    };
+    const isSigned = request.verifyAt(place);
+    return isSigned instanceof Promise ? isSigned.then(proved) : proved(isSigned);
   }
 
   const methods = {
     async MintX509SVID({ csr, ttl }: { csr: Buffer; ttl: number }) {
-      const request = readCsr(csr);
+      const place = choosePlace();
+      const request = await readCsr(csr, place);
       const [uri, ...others] = request.uris;
       if (uri === undefined || others.length > 0) {
         throw new Fault('input/invalid', `the CSR must hold exactly one URI SAN, it has ${request.uris.length}`, {
@@ -62,7 +68,7 @@ export function svidService(context: Context): Service {
         dnsNames,
         ttl: ttlOf(ttl, options.defaultX509SvidTtl),
       };
-      const svid = await issueX509Svid(signer(), profile, clock.now(), random);
+      const svid = await issueX509Svid(signer(), profile, clock.now(), random, place);
       log.info({ id, serial: svid.serial }, 'X509-SVID minted');
       return { svid: svidToWire(svid, id, '') };
     },
@@ -88,22 +94,23 @@ export function svidService(context: Context): Service {
     async BatchNewX509SVID({ params }: { params: { entry_id: string; csr: Buffer }[] }, call: Call) {
       if (params.length === 0) throw new Fault('input/invalid', 'missing parameters');
       await limit(call, 'csr', params.length);
-      const results = [];
-      for (const { entry_id, csr } of params) {
-        results.push(
-          await itemStatus(log, async () => {
-            if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
-            const entry = entryFor(call, entry_id);
-            const request = readCsr(csr);
-            const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
-            const profile = { id: entry.spiffeId, spki: request.spki, dnsNames: entry.dnsNames, ttl };
-            return {
-              svid: svidToWire(await issueX509Svid(signer(), profile, clock.now(), random), entry.spiffeId, entry.hint),
-            };
-          }),
-        );
-      }
-      return { results };
+      const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }, place: Place) => {
+        if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
+        let entry = entryFor(call, entry_id);
+        const request = readCsr(csr, place);
+        const { spki } = request instanceof Promise ? await request : request;
+        // Looked up again: the entry may have changed or gone while its request was checked.
+        if (request instanceof Promise) entry = entryFor(call, entry_id);
+        const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
+        const profile = { id: entry.spiffeId, spki, dnsNames: entry.dnsNames, ttl };
+        const svid = await issueX509Svid(signer(), profile, clock.now(), random, place);
+        return { svid: svidToWire(svid, entry.spiffeId, entry.hint) };
+      };
+      return {
+        results: await Promise.all(
+          params.map((one, index) => itemStatus(log, () => issueOne(one, placeInBatch(index)))),
+        ),
+      };
     },
 
     async NewJWTSVID({ entry_id, audience }: { entry_id: string; audience: string[] }, call: Call) {
@@ -129,7 +136,7 @@ export function svidService(context: Context): Service {
 
     async NewDownstreamX509CA({ csr, preferred_ttl }: { csr: Buffer; preferred_ttl: number }, call: Call) {
       await limit(call, 'csr');
-      const request = readCsr(csr);
+      const request = await readCsr(csr, 'here');
       const [uri, ...others] = request.uris;
       if (uri !== trustDomainId(trustDomain) || others.length > 0) {
         throw new Fault('input/invalid', `the CSR must hold ${quote(trustDomainId(trustDomain))} as its only URI SAN`);

@@ -1,6 +1,8 @@
 /** JWT-SVIDs (JWT-1 to JWT-12): the subject comes from a stored entry or an operator, the audience from the caller. */
 import { signJwt } from '../../src/crypto/jwt.ts';
+import { choosePlace } from '../../src/crypto/workplace.ts';
 import { Fault } from '../../src/errors.ts';
+import { signAt } from '../../src/keys/key-store.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
 
@@ -48,6 +50,6 @@ export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: 
     ...(profile.tokenId !== undefined && { jti: profile.tokenId }),
   };
   const header = { alg: signer.algorithm, kid: signer.keyId, typ: 'JWT' } as const;
-  const token = await signJwt(header, claims, (input) => signer.key.sign(input, 'raw'));
+  const token = await signJwt(header, claims, (input) => signAt(choosePlace(), signer.key, input, 'raw'));
   return { token, issuedAt, expiresAt };
 }

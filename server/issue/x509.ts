@@ -11,7 +11,9 @@ import {
   subjectKeyId,
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
+import type { Place } from '../../src/crypto/workplace.ts';
 import { Fault } from '../../src/errors.ts';
+import { signAt } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import { type SpiffeId, type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import { svidValidity } from '../../src/spiffe/lifetime.ts';
@@ -49,16 +51,18 @@ const authorityUsages = [keyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign), basi
 /**
  * Issues an SVID (X509-1 to X509-22). Throws `state/refused` when the authority has expired.
  * @param now milliseconds
+ * @param place where to sign
  */
 export async function issueX509Svid(
   signer: X509Signer,
   profile: X509Profile,
   now: number,
   random: Random,
+  place: Place = 'here',
 ): Promise<IssuedX509Svid> {
   const given = profile.subject && !isEmptyName(profile.subject) ? profile.subject : svidSubject;
   const commonName = profile.dnsNames[0];
-  return issue(signer, now, random, {
+  return issue(signer, now, random, place, {
     ttl: profile.ttl,
     spki: profile.spki,
     subject: commonName === undefined ? given : withCommonName(given, commonName),
@@ -78,7 +82,7 @@ export function issueDownstreamCa(
   now: number,
   random: Random,
 ): Promise<IssuedX509Svid> {
-  return issue(signer, now, random, {
+  return issue(signer, now, random, 'here', {
     ttl: asked.ttl,
     spki: asked.spki,
     subject: withOrganizationalUnit(signer.issuer.name, asked.name),
@@ -95,6 +99,7 @@ async function issue(
   signer: X509Signer,
   now: number,
   random: Random,
+  place: Place,
   parts: { ttl: number; spki: Buffer; subject: Buffer; extensions: readonly Buffer[] },
 ): Promise<IssuedX509Svid> {
   const { notBefore, notAfter } = svidValidity(now, parts.ttl, signer.certificate.notAfter);
@@ -115,7 +120,7 @@ async function issue(
       extensions: parts.extensions,
       algorithm: signer.issuer.algorithm,
     },
-    (tbs) => signer.key.sign(tbs, 'der'),
+    (tbs) => signAt(place, signer.key, tbs, 'der'),
   );
   return {
     chain: [der, ...signer.chain],

@@ -4,7 +4,15 @@
  * is handed on as plain values; nothing here grants any of it.
  */
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
-import { describeSpki, type KeyShape, keyTypeOf, keyTypes, publicKeyOf, verifySignature } from './algorithms.ts';
+import {
+  describeSpki,
+  type KeyShape,
+  keyTypeOf,
+  keyTypes,
+  publicKeyOf,
+  verifySignature,
+  verifySignatureAt,
+} from './algorithms.ts';
 import { commonNameOf, readGeneralNames } from './certificate.ts';
 import { name, subjectAltName } from './certificate-writer.ts';
 import {
@@ -29,6 +37,7 @@ import {
   takeObjectId,
   takeSmall,
 } from './der.ts';
+import type { Place } from './workplace.ts';
 
 export interface Csr {
   /** SubjectPublicKeyInfo, DER. */
@@ -43,6 +52,8 @@ export interface Csr {
   readonly dnsNames: readonly string[];
   /** Whether the request is signed by the key it carries. */
   verify(): boolean;
+  /** As `verify`, at `place`. */
+  verifyAt(place: Place): boolean | Promise<boolean>;
 }
 
 const what = 'certificate request';
@@ -94,6 +105,7 @@ export function parseCsr(der: Buffer, { maxRsaBits = 4096 }: { maxRsaBits?: numb
     uris: names.uris,
     dnsNames: names.dnsNames,
     verify: () => verifySignature(algorithm, key, keyOnce(), info, signature, maxRsaBits),
+    verifyAt: (place) => verifySignatureAt(place, algorithm, key, keyOnce(), info, signature, maxRsaBits),
   };
 }
 

@@ -5,6 +5,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
 import { rawSignature } from '../crypto/ecdsa-signature.ts';
+import { type Place, workAt } from '../crypto/workplace.ts';
 
 export interface Key {
   readonly id: string;
@@ -16,6 +17,8 @@ export interface Key {
    * @param encoding of an ECDSA signature: `der` for certificates, `raw` (r then s) for tokens; RSA has only one
    */
   sign(data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer>;
+  /** As `sign`, at `place`; absent where signing is not this process's own arithmetic. */
+  signAt?(place: Place, data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer>;
   /** The private key as unencrypted PKCS#8, DER; absent where a key cannot leave its store. */
   exportPkcs8?(): Buffer;
 }
@@ -28,6 +31,15 @@ export interface KeyStore {
   list(): Promise<readonly Key[]>;
   /** Forgets a key; nothing happens when there is none. */
   remove(id: string): Promise<void>;
+  /** Throws what stands in the way of signing now, `keys/unavailable`; absent where nothing can. */
+  check?(): Promise<void>;
+  /** Ends what goes on behind the store (renewals, upkeep, connections). Its keys are of no use afterwards. */
+  close?(): Promise<void>;
+}
+
+/** Signs at `place`, as far as the key leaves a choice. */
+export function signAt(place: Place, key: Key, data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer> {
+  return key.signAt === undefined ? key.sign(data, encoding) : key.signAt(place, data, encoding);
 }
 
 /** A key of this process's own memory: it signs at once and can be handed on. */
@@ -40,13 +52,22 @@ export interface HeldKey extends Key {
 export function heldKey(id: string, privateKey: KeyObject): HeldKey {
   const type = keyTypeOf(privateKey);
   const { hash, shape } = keyTypes[type];
+  const encoded = (signature: Buffer, encoding: 'der' | 'raw'): Buffer =>
+    encoding === 'raw' && shape.kind === 'ec' ? rawSignature(signature, shape.curve) : signature;
   return {
     id,
     type,
     publicKey: createPublicKey(privateKey).export({ format: 'der', type: 'spki' }),
-    sign(data, encoding) {
-      const signature = sign(hash, data, privateKey);
-      return encoding === 'raw' && shape.kind === 'ec' ? rawSignature(signature, shape.curve) : signature;
+    sign: (data, encoding) => encoded(sign(hash, data, privateKey), encoding),
+    signAt(place, data, encoding) {
+      const signature = workAt<Buffer>(
+        place,
+        () => sign(hash, data, privateKey),
+        (done) => sign(hash, data, privateKey, done),
+      );
+      return signature instanceof Promise
+        ? signature.then((bytes) => encoded(bytes, encoding))
+        : encoded(signature, encoding);
     },
     exportPkcs8: () => privateKey.export({ format: 'der', type: 'pkcs8' }),
   };
