@@ -4,6 +4,7 @@
  */
 import type { HostPort } from '../src/config/kinds.ts';
 import { type Fault, Status } from '../src/errors.ts';
+import { openSealer } from '../src/keys/open.ts';
 import type { Log, RootLog } from '../src/log.ts';
 import { callMetrics } from '../src/observe/calls.ts';
 import { observe } from '../src/observe/http.ts';
@@ -81,7 +82,8 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
   };
   try {
     prepareSockets(options.socket, options.adminSocket);
-    const state = await openState(options.dataDir, trustDomain, options.keys.store === 'disk');
+    const sealer = await openSealer(options.keys, ports);
+    const state = await openState(options.dataDir, trustDomain, options.keys.store === 'disk', sealer);
     for (const path of state.dropped) log.warn({ path }, 'cache file left aside: it cannot be read');
 
     const fetchBundle = (roots: readonly Buffer[] | undefined): Promise<Bundle> =>

@@ -1,5 +1,6 @@
 /** The agent's options: one table, checks across them, and the type everything else of the agent is written against. */
 import { dirname, normalize, sep } from 'node:path';
+import { keyManagerSections, keysRules, sealSection } from '../src/config/keys.ts';
 import {
   choice,
   count,
@@ -154,6 +155,11 @@ export const agentTable = {
       'disk',
       '`disk` keeps them in the data directory, mode 0600; with `memory` every start attests anew.',
     ),
+    seal: sealSection,
+    vault: keyManagerSections.vault,
+    awsKms: keyManagerSections.awsKms,
+    gcpKms: keyManagerSections.gcpKms,
+    azureKeyVault: keyManagerSections.azureKeyVault,
   }),
   ...sharedSections,
 } as const;
@@ -166,6 +172,7 @@ const bootstraps = ['trustBundle', 'trustBundleUrl', 'trustRootHash', 'insecureB
 
 const rules: readonly Rule<AgentOptions>[] = [
   ...ownSocketRules('socket', 'adminSocket'),
+  ...keysRules,
   {
     needs: [
       'joinToken',

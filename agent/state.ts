@@ -8,6 +8,7 @@ import { chmodSync, mkdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Fault, quote } from '../src/errors.ts';
+import { isSealed, type Sealer } from '../src/keys/seal.ts';
 import { readFileIfThere, writeFileAtomic } from '../src/run/file.ts';
 import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { parseId, parseTrustDomain, type TrustDomain } from '../src/spiffe/id.ts';
@@ -56,10 +57,16 @@ const version = 1;
 /**
  * Opens the state in `dataDir`/state, making the directory when needed.
  * @param keepKeys false: no private key is ever written, and a restart attests anew
+ * @param seal seals the files that hold keys, each when it is next written; undefined leaves them plain
  * Throws `data/foreign` for another trust domain's or a newer version's directory, and `data/corrupt` when the agent's own
  * record cannot be read; caches that cannot be read are left aside.
  */
-export async function openState(dataDir: string, trustDomain: TrustDomain, keepKeys: boolean): Promise<AgentState> {
+export async function openState(
+  dataDir: string,
+  trustDomain: TrustDomain,
+  keepKeys: boolean,
+  seal?: Sealer,
+): Promise<AgentState> {
   const directory = join(dataDir, 'state');
   makePrivate(directory);
   const paths = {
@@ -73,9 +80,10 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
     const content = await readFileIfThere(path);
     if (content === undefined) return undefined;
     refuseShared(path, content.mode);
+    const data = isSealed(content.data) ? await opened(content.data, path, seal) : content.data;
     let document: any;
     try {
-      document = JSON.parse(content.data.toString('utf8'));
+      document = JSON.parse(data.toString('utf8'));
     } catch (error) {
       throw corrupt(path, 'it is not JSON', error);
     }
@@ -100,7 +108,8 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
       const document = await read(path);
       return document === undefined ? undefined : take(document);
     } catch (error) {
-      if (error instanceof Fault && error.code === 'data/foreign') throw error;
+      // A file that is not for this agent, or not for these options, is not to be written over.
+      if (error instanceof Fault && error.code !== 'data/corrupt') throw error;
       dropped.push(path);
       return undefined;
     }
@@ -114,8 +123,9 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
     return turn.then(() => {});
   };
   const write = (path: string, document: object): Promise<void> => {
-    const content = JSON.stringify({ version, trust_domain: trustDomain, ...document });
-    return inTurn(() => writeFileAtomic(path, content, 0o600));
+    const content = Buffer.from(JSON.stringify({ version, trust_domain: trustDomain, ...document }));
+    const isSecret = path !== paths.world;
+    return inTurn(async () => writeFileAtomic(path, seal && isSecret ? await seal.seal(content) : content, 0o600));
   };
 
   const own = await read(paths.node);
@@ -162,6 +172,13 @@ export async function openState(dataDir: string, trustDomain: TrustDomain, keepK
       await inTurn(() => Promise.all([rm(paths.world, { force: true }), rm(paths.svids, { force: true })]));
     },
   };
+}
+
+async function opened(sealed: Buffer, path: string, seal: Sealer | undefined): Promise<Buffer> {
+  if (seal !== undefined) return seal.open(sealed, path);
+  throw new Fault('keys/sealed', `${quote(path)} is sealed, and nothing was given to open it`, {
+    hint: 'Set keys.seal.by, and for a passphrase keys.seal.passphraseFile or MUTUAL_KEYS_SEAL_PASSPHRASE.',
+  });
 }
 
 /** Makes a directory that only its owner enters. Throws `config/invalid` with the reason of the system. */

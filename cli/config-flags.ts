@@ -1,7 +1,7 @@
 /** The flags of `server run` and `agent run`, made from the programs' tables of options, and the sources they are read from. */
 
-import { flagRows } from '../src/config/describe.ts';
-import { rowsOf, type Sources, type Table } from '../src/config.ts';
+import { flagRows, rowsWithFlag } from '../src/config/describe.ts';
+import type { Sources, Table } from '../src/config.ts';
 import { Fault } from '../src/errors.ts';
 import type { Flag, Flags } from './command.ts';
 import { text } from './flags.ts';
@@ -12,7 +12,7 @@ const configFlag = text('FILE', 'A configuration file, YAML or JSON');
 
 /** A flag an option. Values stay text: the table reads them together with the file and the variables, and reports every fault. */
 export function tableFlags(table: Table, others: Readonly<Record<string, readonly string[]>>): Flags {
-  const rows = rowsOf(table);
+  const rows = rowsWithFlag(table);
   const described = flagRows(table);
   const flags: [string, Flag<unknown>][] = rows.map(({ flag, env, option }, index) => {
     const { means, fallback, repeats, choices } = described[index]!;

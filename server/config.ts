@@ -1,6 +1,7 @@
 /** The server's options: one table, checks across them, and the type everything else of the server is written against. */
 
 import { printDuration } from '../src/config/duration.ts';
+import { keyManagerSections, keysRules, sealSection } from '../src/config/keys.ts';
 import {
   choice,
   count,
@@ -142,10 +143,12 @@ export const serverTable = {
   }),
   keys: section('The signing keys.', {
     store: setting(
-      choice('disk', 'memory'),
+      choice('disk', 'memory', 'pkcs11', 'vault', 'aws-kms', 'gcp-kms', 'azure-key-vault'),
       'disk',
-      '`disk` keeps them in `<dataDir>/keys.json`, mode 0600; `memory` makes new authorities at each start.',
+      '`disk` keeps them in `<dataDir>/keys.json`, mode 0600; `memory` makes new authorities at each start; the others keep them where they cannot be read, see [keys](keys.md).',
     ),
+    seal: sealSection,
+    ...keyManagerSections,
   }),
   ...sharedSections,
 } as const;
@@ -155,6 +158,7 @@ export interface ServerOptions extends FromTable {}
 
 const rules: readonly Rule<ServerOptions>[] = [
   ...ownSocketRules('adminSocket'),
+  ...keysRules,
   {
     needs: ['caTtl', 'defaultX509SvidTtl', 'defaultJwtSvidTtl', 'agentTtl'],
     check(options, report) {

@@ -3,12 +3,11 @@
  * is complete when the next one is given it.
  */
 import { mkdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import type { HostPort } from '../src/config/kinds.ts';
 import { Fault, quote, Status } from '../src/errors.ts';
-import { diskKeys } from '../src/keys/disk.ts';
 import type { KeyStore } from '../src/keys/key-store.ts';
-import { memoryKeys } from '../src/keys/memory.ts';
+import { openKeys } from '../src/keys/open.ts';
 import type { RootLog } from '../src/log.ts';
 import { callMetrics } from '../src/observe/calls.ts';
 import { observe } from '../src/observe/http.ts';
@@ -89,8 +88,9 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       ports.store ?? (await openStore({ url: options.database, clock, random, migrate: options.migrateAtStart }));
     undo.push(() => store.close());
     await store.claim(trustDomain);
-    const keys =
-      ports.keys ?? (options.keys.store === 'disk' ? await diskKeys(join(options.dataDir, 'keys.json')) : memoryKeys());
+    const owner = { trustDomain, server: serverName, dataDir: options.dataDir };
+    const keys = ports.keys ?? (await openKeys(options.keys, owner, ports));
+    if (!ports.keys) undo.push(() => keys.close?.());
 
     const running = tasks();
     undo.push(() => running.close());
@@ -198,7 +198,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     const observing = await observe(options, {
       clock,
       live: { 'change log': () => {} },
-      ready: { store: () => store.ping() },
+      ready: { store: () => store.ping(), keys: () => keys.check?.() },
       collected,
     });
     undo.push(() => observing.close());

@@ -22,6 +22,8 @@ export interface Option<T, Presence extends 'sure' | 'maybe' = 'sure' | 'maybe'>
   readonly secret: boolean;
   /** The environment variable, where it is not `MUTUAL_` and the path. */
   readonly env?: string;
+  /** Taken from its variable alone: others can read a command line, and files are copied. */
+  readonly variableOnly?: true;
 }
 
 /** A default: a value, or one made from other options with the words that describe it. */
@@ -52,6 +54,7 @@ export type OptionsOf<T> = { readonly [K in Exclude<keyof T, MaybeKeys<T>>]: Val
 interface Extras {
   secret?: true;
   env?: string;
+  variableOnly?: true;
 }
 
 /** An option that must be given. */
@@ -139,7 +142,7 @@ export interface Reading<O> {
 export interface Row {
   /** Path in a file: `rateLimits.attest`. */
   readonly path: string;
-  /** `--rate-limits-attest` */
+  /** `--rate-limits-attest`; empty for what is taken from its variable alone. */
   readonly flag: string;
   /** `MUTUAL_RATE_LIMITS_ATTEST` */
   readonly env: string;
@@ -156,7 +159,7 @@ export function rowsOf(table: Table, prefix = ''): Row[] {
       .replaceAll(/([a-z0-9])([A-Z])/g, '$1-$2')
       .toLowerCase();
     const env = part.env ?? `MUTUAL_${words.replaceAll('-', '_').toUpperCase()}`;
-    return [{ path, flag: `--${words}`, env, option: part as Option<unknown> }];
+    return [{ path, flag: part.variableOnly ? '' : `--${words}`, env, option: part as Option<unknown> }];
   });
 }
 
@@ -288,6 +291,9 @@ function collect(
     } else if (part.is === 'section') {
       markSections(`${path}.`, presentSections);
       collect(part.table as Table, `${path}.`, below, rows, given, presentSections, problems);
+    } else if (part.variableOnly) {
+      const variable = rows.find((row) => row.path === path)?.env;
+      problems.push(`${at}: ${path}: is not taken from a file; set ${variable}`);
     } else {
       given.set(path, below);
     }
@@ -315,7 +321,7 @@ function pick(row: Row, sources: Sources, node: FileNode | undefined): Found | u
   const { option, flag, env } = row;
   const { kind } = option;
   const name = flag.slice(2);
-  const flags = sources.flags ?? {};
+  const flags = flag === '' ? {} : (sources.flags ?? {});
   const fromFlag = flags[name] ?? flags[name.replaceAll(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())];
   if (fromFlag !== undefined) {
     const texts = Array.isArray(fromFlag) ? fromFlag.map(String) : String(fromFlag);

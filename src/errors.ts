@@ -105,6 +105,17 @@ export const faults = {
     exit: 1,
     means: 'Another program answered that it failed; its own log says why.',
   },
+  'keys/unavailable': {
+    status: Status.UNAVAILABLE,
+    exit: 1,
+    means: 'The store of the signing keys cannot be used now; nothing can be signed until it can.',
+  },
+  'keys/lost': { status: Status.UNAVAILABLE, exit: 1, means: 'A key is no longer in the store it was made in.' },
+  'keys/sealed': {
+    status: Status.FAILED_PRECONDITION,
+    exit: 1,
+    means: 'A sealed file of keys cannot be opened with what was given.',
+  },
 } as const satisfies Record<string, { status: StatusCode; exit: 1 | 2; means: string }>;
 export type FaultCode = keyof typeof faults;
 

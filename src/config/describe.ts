@@ -15,7 +15,7 @@ export interface FlagRow {
 
 /** One flag an option, in the table's order. */
 export function flagRows(table: Table): FlagRow[] {
-  return rowsOf(table).map(({ flag, env, option }) => {
+  return rowsWithFlag(table).map(({ flag, env, option }) => {
     const { kind } = option;
     const value = kind.placeholder === '' ? '' : ` <${kind.placeholder}${kind.list ? '...' : ''}>`;
     return {
@@ -28,6 +28,9 @@ export function flagRows(table: Table): FlagRow[] {
     };
   });
 }
+
+/** The options that a command line may give. */
+export const rowsWithFlag = (table: Table): Row[] => rowsOf(table).filter(({ flag }) => flag !== '');
 
 export interface ExplainRow {
   readonly path: string;
@@ -100,7 +103,7 @@ function sectionLines(rows: readonly Row[], prefix: string): string[] {
           : kind.choices.map((one) => `\`${one}\``).join(', ');
       const fallback = fallbackWords(option);
       const last = fallback === undefined ? (option.presence === 'maybe' ? '' : 'must be given') : `\`${fallback}\``;
-      return `| \`${path}\` | ${words} | ${last} | ${option.means} | \`${flag}\`<br>\`${env}\` |`;
+      return `| \`${path}\` | ${words} | ${last} | ${option.means} | ${flag === '' ? '' : `\`${flag}\`<br>`}\`${env}\` |`;
     }),
   ];
 }

@@ -4,7 +4,7 @@
  * costs as much as the signature again.
  */
 import type { Curve } from './algorithms.ts';
-import { close, derCursor, invalid, open, tag, takeUnsigned } from './der.ts';
+import { close, derCursor, integer, invalid, open, sequence, tag, takeUnsigned } from './der.ts';
 
 /** Bytes of a coordinate, and so of r and of s. */
 export const coordinateBytes: Readonly<Record<Curve, number>> = { 'P-256': 32, 'P-384': 48, 'P-521': 66 };
@@ -23,4 +23,14 @@ export function rawSignature(der: Buffer, curve: Curve): Buffer {
   r.copy(raw, width - r.length);
   s.copy(raw, 2 * width - s.length);
   return raw;
+}
+
+/** DER, from r and s of fixed width. Throws `der/invalid` when the width is not the curve's or a number is zero. */
+export function derSignature(raw: Buffer, curve: Curve): Buffer {
+  const width = coordinateBytes[curve];
+  if (raw.length !== 2 * width) throw invalid('ECDSA signature', `it has ${raw.length} bytes, not ${2 * width}`);
+  const [r, s] = [raw.subarray(0, width), raw.subarray(width)];
+  if (r.every((byte) => byte === 0) || s.every((byte) => byte === 0))
+    throw invalid('ECDSA signature', 'a number is zero');
+  return sequence(integer(r), integer(s));
 }

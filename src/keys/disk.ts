@@ -1,19 +1,22 @@
 /**
- * Keys in one file, `{"keys": {"<id>": "<base64 PKCS#8>"}}`, readable by its owner alone. The file is read once, when
- * opened, and written whole at each change before the change counts.
+ * Keys in one file, `{"keys": {"<id>": "<base64 PKCS#8>"}}`, readable by its owner alone, and sealed where that is asked
+ * for. The file is read once, when opened, and written whole at each change before the change counts.
  */
 import { generateKeyAside } from '../crypto/algorithms.ts';
 import { isJsonObject, parseJsonObject } from '../crypto/json.ts';
 import { Fault, quote } from '../errors.ts';
 import { readFileIfThere, writeFileAtomic } from '../run/file.ts';
 import { type HeldKey, heldKey, heldKeyOf, type KeyStore } from './key-store.ts';
+import { isSealed, type Sealer } from './seal.ts';
 
 /**
  * Opens the file, which need not exist; its folder must. Throws `data/corrupt` for content that is not what this store
- * writes, `state/refused` for a file that others may read, and `system/failed` where the system refuses.
+ * writes, `state/refused` for a file that others may read, `keys/sealed` for one that cannot be opened with what was
+ * given, and `system/failed` where the system refuses.
+ * @param seal seals the file from the first write on; a plain one is taken as it is until then
  */
-export async function diskKeys(path: string): Promise<KeyStore> {
-  let keys = await load(path);
+export async function diskKeys(path: string, seal?: Sealer): Promise<KeyStore> {
+  let keys = await load(path, seal);
   let last: Promise<unknown> = Promise.resolve();
 
   /** One change after the other; memory follows the disk, not the other way. */
@@ -21,7 +24,7 @@ export async function diskKeys(path: string): Promise<KeyStore> {
     const done = last.then(async () => {
       const next = new Map(keys);
       const result = make(next);
-      await save(path, next);
+      await save(path, next, seal);
       keys = next;
       return result;
     });
@@ -46,7 +49,7 @@ export async function diskKeys(path: string): Promise<KeyStore> {
   };
 }
 
-async function load(path: string): Promise<Map<string, HeldKey>> {
+async function load(path: string, seal: Sealer | undefined): Promise<Map<string, HeldKey>> {
   const found = await readFileIfThere(path).catch((error: unknown) => {
     throw new Fault('system/failed', `key file ${quote(path)} cannot be read`, { detail: String(error), cause: error });
   });
@@ -61,7 +64,7 @@ async function load(path: string): Promise<Map<string, HeldKey>> {
       },
     );
   }
-  const stored = contentOf(found.data, path);
+  const stored = contentOf(await plainOf(found.data, path, seal), path);
   for (const [id, text] of Object.entries(stored)) {
     if (typeof text !== 'string' || text === '' || Buffer.from(text, 'base64').toString('base64') !== text)
       throw corrupt(path, `key ${quote(id)} is not base64`);
@@ -77,6 +80,14 @@ async function load(path: string): Promise<Map<string, HeldKey>> {
   return keys;
 }
 
+async function plainOf(data: Buffer, path: string, seal: Sealer | undefined): Promise<Buffer> {
+  if (!isSealed(data)) return data;
+  if (seal !== undefined) return seal.open(data, path);
+  throw new Fault('keys/sealed', `key file ${quote(path)} is sealed, and nothing was given to open it`, {
+    hint: 'Set keys.seal.by, and for a passphrase keys.seal.passphraseFile or MUTUAL_KEYS_SEAL_PASSPHRASE.',
+  });
+}
+
 function contentOf(data: Buffer, path: string): { [id: string]: unknown } {
   let content: { [name: string]: unknown };
   try {
@@ -90,10 +101,11 @@ function contentOf(data: Buffer, path: string): { [id: string]: unknown } {
   return content.keys;
 }
 
-async function save(path: string, keys: ReadonlyMap<string, HeldKey>): Promise<void> {
+async function save(path: string, keys: ReadonlyMap<string, HeldKey>, seal: Sealer | undefined): Promise<void> {
   const stored: [string, string][] = [...keys.values()].map((key) => [key.id, key.exportPkcs8().toString('base64')]);
   const text = `${JSON.stringify({ keys: Object.fromEntries(stored) }, null, 2)}\n`;
-  await writeFileAtomic(path, text, 0o600).catch((error: unknown) => {
+  const content = seal === undefined ? text : await seal.seal(Buffer.from(text));
+  await writeFileAtomic(path, content, 0o600).catch((error: unknown) => {
     throw new Fault('system/failed', `key file ${quote(path)} cannot be written`, {
       detail: String(error),
       cause: error,

@@ -41,7 +41,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
 
 test('the fixed names that scripts rely on', () => {
   const rows = rowsOf(agentProgram.table);
-  const flags = rows.map(({ flag }) => flag);
+  const flags = rows.map(({ flag }) => flag).filter((flag) => flag !== '');
   const fixed = [
     '--trust-domain',
     '--server',

@@ -1,0 +1,24 @@
+/**
+ * Names of keys in stores that allow few characters: letters, digits and `-` stand for themselves, every other byte is
+ * `_` and two hex digits. It can be read back, and no two names become one.
+ */
+
+export function encodeName(name: string): string {
+  return [...Buffer.from(name, 'utf8')]
+    .map((byte) => {
+      const char = String.fromCharCode(byte);
+      return /[A-Za-z0-9-]/.test(char) ? char : `_${byte.toString(16).padStart(2, '0')}`;
+    })
+    .join('');
+}
+
+/** The name again, or undefined for what `encodeName` does not write. */
+export function decodeName(text: string): string | undefined {
+  if (!/^(?:[A-Za-z0-9-]|_[0-9a-f]{2})*$/.test(text)) return undefined;
+  const bytes = Buffer.from(
+    text.replaceAll(/_([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+    'latin1',
+  );
+  const name = bytes.toString('utf8');
+  return encodeName(name) === text ? name : undefined;
+}
