@@ -50,11 +50,10 @@ export interface Serving {
 export async function serveUnix(options: UnixOptions): Promise<Serving> {
   const limits = { ...unixLimits, ...options.limits };
   const connections = connectionTable(options, limits);
-  const kernel = options.kernel ?? linux();
   const server = createServer((socket) => {
     // Synchronously, before a byte is read: the descriptor is open and nobody else has it yet.
     try {
-      const peer = peerOf(descriptorOf(socket), kernel);
+      const peer = peerOf(descriptorOf(socket), options.kernel ?? linux());
       socket.once('close', () => peer.close());
       connections.add(socket, { kind: 'unix', peer });
     } catch (error) {

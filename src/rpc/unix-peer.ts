@@ -60,7 +60,7 @@ function pidfdPeer(who: { uid: number; gid: number; pid: number }, pidfd: number
   let open = true;
   return {
     ...who,
-    alive: () => open && pidOf(pidfd) === who.pid,
+    alive: () => open && !hasEnded(pidfd),
     close() {
       if (!open) return;
       open = false;
@@ -69,11 +69,16 @@ function pidfdPeer(who: { uid: number; gid: number; pid: number }, pidfd: number
   };
 }
 
-/** The pid a pidfd stands for: -1 once the process is dead and reaped. */
-function pidOf(pidfd: number): number {
-  const line = /^Pid:\t(-?\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${pidfd}`, 'latin1'));
-  return line === null ? -1 : Number(line[1]);
+/**
+ * Whether the process of a pidfd has ended, reaped or not: then it is readable. Each call of a workload asks this twice;
+ * poll(2) answers in 1 us where reading /proc/self/fdinfo takes 15. What is not plainly running has ended.
+ */
+function hasEnded(pidfd: number): boolean {
+  polled.writeInt32LE(pidfd, 0);
+  return libc().poll(polled, 1, 0) !== 0;
 }
+/** struct pollfd: the descriptor, POLLIN asked for, and what poll answers. */
+const polled = Buffer.from([0, 0, 0, 0, 1, 0, 0, 0]);
 
 function startTimePeer(
   who: { uid: number; gid: number; pid: number },
@@ -115,15 +120,32 @@ export function linux(): KernelPorts {
   return kernel;
 }
 
+interface Libc {
+  getsockopt(fd: number, level: number, name: number, value: Buffer, length: [number]): number;
+  poll(descriptors: Buffer, count: number, timeoutMs: number): number;
+  errno(): number;
+}
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+  if (loaded === undefined) {
+    const koffi = require('koffi') as typeof import('koffi');
+    // The program itself is linked with the C library, whichever that is (glibc or musl).
+    const library = koffi.load(null);
+    loaded = {
+      getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)'),
+      poll: library.func('int poll(void *descriptors, unsigned long count, int timeout)'),
+      errno: () => koffi.errno(),
+    };
+  }
+  return loaded;
+}
+
 function libcGetSockOpt(): GetSockOpt {
-  const koffi = require('koffi') as typeof import('koffi');
-  // The program itself is linked with the C library, whichever that is (glibc or musl).
-  const getsockopt = koffi
-    .load(null)
-    .func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)');
+  const { getsockopt, errno } = libc();
   const length: [number] = [0];
   return (fd, level, option, value) => {
     length[0] = value.length;
-    return getsockopt(fd, level, option, value, length) === 0 ? length[0] : -koffi.errno();
+    return getsockopt(fd, level, option, value, length) === 0 ? length[0] : -errno();
   };
 }
