@@ -32,6 +32,7 @@ export interface KernelPorts {
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
+const EINTR = 4;
 const EINVAL = 22;
 const ENOPROTOOPT = 92;
 
@@ -75,7 +76,12 @@ function pidfdPeer(who: { uid: number; gid: number; pid: number }, pidfd: number
  */
 function hasEnded(pidfd: number): boolean {
   polled.writeInt32LE(pidfd, 0);
-  return libc().poll(polled, 1, 0) !== 0;
+  const { poll, errno } = libc();
+  // A signal to this process interrupts even a poll that does not wait.
+  for (;;) {
+    const ready = poll(polled, 1, 0);
+    if (ready >= 0 || errno() !== EINTR) return ready !== 0;
+  }
 }
 /** struct pollfd: the descriptor, POLLIN asked for, and what poll answers. */
 const polled = Buffer.from([0, 0, 0, 0, 1, 0, 0, 0]);

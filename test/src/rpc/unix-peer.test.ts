@@ -91,6 +91,23 @@ test('WE-13 the peer of a connection is the process that opened it', async () =>
   await once(child, 'exit');
 });
 
+test('a running process is seen to run while signals rain on this one', async () => {
+  using server = await listener();
+  const child = client(server.path);
+  const { peer, socket } = await server.next();
+  const rain = spawn('sh', ['-c', `while kill -WINCH ${process.pid}; do :; done`], { stdio: 'ignore' });
+  children.add(rain);
+  await once(rain, 'spawn');
+  let first = true;
+  await once(process, 'SIGWINCH');
+  for (let n = 0; n < 100_000; n++) first &&= peer?.alive() === true;
+  assert.ok(first);
+  await killed(rain);
+  peer?.close();
+  socket.destroy();
+  await once(child, 'exit');
+});
+
 test('users on one machine are each seen with their own ids, at the same time', async () => {
   using server = await listener();
   const root = process.getuid?.() === 0;
