@@ -12,6 +12,7 @@ const services = {
   federation: 'spire.api.server.trustdomain.v1.TrustDomain',
   logger: 'spire.api.server.logger.v1.Logger',
   debug: 'spire.api.server.debug.v1.Debug',
+  authority: 'spire.api.server.localauthority.v1.LocalAuthority',
 } as const;
 
 export interface Admin {

@@ -143,6 +143,28 @@ export const commands: readonly Listed[] = [
   listed('health', 'Ask the server or the agent whether it is well', async () => (await import('./health.ts')).health, [
     'healthcheck',
   ]),
+  ...(['x509', 'jwt'] as const).flatMap((kind) => {
+    const name = kind === 'x509' ? 'X.509' : 'JWT';
+    const one = (step: string, summary: string, load: () => Promise<Command>): Listed =>
+      listed(`authority ${kind} ${step}`, summary, load, [`localauthority ${kind} ${step}`]);
+    return [
+      one('show', `Show the ${name} authorities of this server`, async () =>
+        (await import('./authority.ts')).authorityShow(kind),
+      ),
+      one('prepare', `Make the next ${name} authority and publish it`, async () =>
+        (await import('./authority.ts')).authorityPrepare(kind),
+      ),
+      one('activate', `Let the prepared ${name} authority sign`, async () =>
+        (await import('./authority.ts')).authorityStep(kind, 'activate'),
+      ),
+      one('taint', `Have everything under the old ${name} authority issued anew`, async () =>
+        (await import('./authority.ts')).authorityStep(kind, 'taint'),
+      ),
+      one('revoke', `Take the tainted ${name} authority out of the bundle`, async () =>
+        (await import('./authority.ts')).authorityStep(kind, 'revoke'),
+      ),
+    ];
+  }),
   listed('logger get', 'Show the log level', async () => (await import('./logger.ts')).loggerGet),
   listed('logger set', 'Set the log level until the next start', async () => (await import('./logger.ts')).loggerSet),
   listed(
