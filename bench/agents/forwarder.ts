@@ -12,6 +12,8 @@ export interface Forwarder {
   mend(server?: number): void;
   /** Connections to each server now. */
   counts(): number[];
+  /** Connections ever made. */
+  made(): number;
   close(): Promise<void>;
 }
 
@@ -19,6 +21,7 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
   const away = servers.map(() => false);
   const links = servers.map(() => new Set<Socket>());
   let turn = 0;
+  let made = 0;
 
   const link = (from: Socket, tried: number): void => {
     if (from.destroyed) return;
@@ -44,6 +47,7 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
       }
       const held = links[index]!;
       held.add(from);
+      made += 1;
       const end = (): void => {
         held.delete(from);
         from.destroy();
@@ -75,6 +79,7 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
       for (const index of chosen(server)) away[index] = false;
     },
     counts: () => links.map((held) => held.size),
+    made: () => made,
     async close() {
       await new Promise<void>((resolve) => {
         listener.close(() => resolve());

@@ -30,8 +30,12 @@ export interface SimulatedAgent {
   /** Entries for which there is an SVID that has not expired. */
   readonly svids: number;
   status(): SyncStatus & { readonly position: number };
+  /** Resolves when everything the server knew at the call is applied, or after `ms`. */
+  catchUp(ms: number): Promise<void>;
   /** Resolves when it has synchronised once; rejects when it cannot go on. */
   readonly ready: Promise<void>;
+  /** Resolves after close; rejects with what ended the agent, such as a ban. */
+  readonly ended: Promise<void>;
   close(): Promise<void>;
 }
 
@@ -130,7 +134,9 @@ export async function simulateAgent(options: SimulatedAgentOptions): Promise<Sim
       return count;
     },
     status: () => ({ ...sync.status(), position: Number(cache.position.position) }),
+    catchUp: sync.catchUp,
     ready,
+    ended: running.ended,
     async close() {
       link.close();
       await running.close();

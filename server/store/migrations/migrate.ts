@@ -5,7 +5,6 @@
  */
 import { sql } from 'kysely';
 import { Fault } from '../../../src/errors.ts';
-import { readHead } from '../log.ts';
 import { type Engine, insert, type Session, statement } from '../statement.ts';
 import { first } from './0001-first.ts';
 
@@ -40,8 +39,26 @@ const tables = {
       .where('schemaname', '=', sql`any(current_schemas(false))`),
   ),
 };
-const ends = statement<Record<string, never>, { lowest: number | null; highest: number | null }>((db) =>
-  db.selectFrom('changes').select((eb) => [eb.fn.min('position').as('lowest'), eb.fn.max('position').as('highest')]),
+/** One statement, since others may be writing: what it reads is of one moment. */
+const ends = statement<
+  Record<string, never>,
+  { position: number; oldest: number; lowest: number | null; highest: number | null }
+>((db) =>
+  db
+    .selectFrom('log_head')
+    .select((eb) => [
+      'position',
+      'oldest',
+      eb
+        .selectFrom('changes')
+        .select((changes) => changes.fn.min<number>('position').as('end'))
+        .as('lowest'),
+      eb
+        .selectFrom('changes')
+        .select((changes) => changes.fn.max<number>('position').as('end'))
+        .as('highest'),
+    ])
+    .where('one', '=', 1),
 );
 
 /** The schema's version before and after; 0 for an empty database. */
@@ -94,8 +111,7 @@ async function requireSchema(session: Session): Promise<void> {
 
 /** The head of the log and its changes are written together; when they disagree, somebody else has written here. */
 async function checkLog(session: Session): Promise<void> {
-  const { position, oldest } = await readHead(session);
-  const { lowest, highest } = (await session.all(ends, {}))[0]!;
+  const { position, oldest, lowest, highest } = (await session.all(ends, {}))[0]!;
   if ((lowest ?? position + 1) === oldest && (highest ?? position) === position) return;
   throw new Fault(
     'data/corrupt',

@@ -1,0 +1,343 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import pg from 'pg';
+import { type Applied, leftBy } from '../../bench/agents/applied.ts';
+import { adminOf, type Fleet, startFleet } from '../../bench/agents/fleet.ts';
+import { createLog } from '../../src/log.ts';
+import { connectUnix } from '../../src/rpc/connect.ts';
+import { systemClock as clock, sleep } from '../../src/run/clock.ts';
+import { systemRandom as random } from '../../src/run/random.ts';
+import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
+import { type Cluster, checksOf, startCluster } from './support/cluster.ts';
+import { makePlace } from './support/place.ts';
+import { type Postgres, startPostgres } from './support/postgres.ts';
+import { until } from './support/until.ts';
+
+const place = makePlace();
+const log = createLog({ level: 'fatal', format: 'text', clock });
+const fleetSize = 200;
+let postgres: Postgres;
+let database: string;
+let cluster: Cluster;
+let fleet: Fleet;
+
+before(async () => {
+  postgres = await startPostgres(place);
+  database = await postgres.database();
+  cluster = await startCluster(place, database, 3);
+  fleet = await startFleet({
+    server: cluster.balancer.address,
+    adminSocket: cluster.servers[0]!.adminSocket,
+    agents: fleetSize,
+    entriesEach: 2,
+    fetchSvids: true,
+    atOnce: 8,
+    clock,
+    random,
+    log,
+  });
+});
+after(async () => {
+  await fleet?.close();
+  await cluster?.balancer.close();
+  await place.close();
+});
+
+const entryApi = 'spire.api.server.entry.v1.Entry';
+const nodeApi = 'spire.api.server.agent.v1.Agent';
+
+/** Calls one server as its operator. */
+// biome-ignore lint/suspicious/noExplicitAny: a message
+async function call(server: number, service: string, method: string, request: object): Promise<any> {
+  const channel = connectUnix(cluster.servers[server]!.adminSocket);
+  try {
+    return await channel.unary(service, method, request, { deadlineMs: 20_000 });
+  } finally {
+    channel.close();
+  }
+}
+
+/** What each agent must hold in the end, by agent: entry id to revision. Only what was acknowledged is in it. */
+const wanted = new Map<string, Map<string, number>>();
+/** Entries whose last change may or may not be stored: the server went away before it answered. */
+const unsure = new Set<string>();
+
+/** Creates, changes and deletes entries through the servers given, one change after the other, until told to stop or the test ends. */
+function load(t: TestContext, servers: readonly number[]): { stop(): Promise<number> } {
+  let over = false;
+  let made = 0;
+  const work = (async () => {
+    for (let turn = 0; !over; turn += 1) {
+      const server = servers[turn % servers.length]!;
+      const agent = fleet.agents[Math.floor(random.unit() * fleet.agents.length)]!;
+      const mine = wanted.get(agent.id) ?? new Map<string, number>();
+      wanted.set(agent.id, mine);
+      const [td, ...path] = agent.id.slice('spiffe://'.length).split('/');
+      const own = { trust_domain: td, path: `/${path.join('/')}` };
+      const some = [...mine.keys()].filter((id) => !unsure.has(id)).at(-1);
+      const entry = {
+        id: turn % 3 === 0 || some === undefined ? random.uuid() : some,
+        spiffe_id: { trust_domain: td, path: `/load/${random.uuid()}` },
+        parent_id: own,
+        selectors: [{ type: 'unix', value: 'uid:0' }],
+      };
+      const isNew = entry.id !== some;
+      unsure.add(entry.id);
+      try {
+        if (isNew || turn % 3 === 1) {
+          const { results } = await call(server, entryApi, isNew ? 'BatchCreateEntry' : 'BatchUpdateEntry', {
+            entries: [entry],
+          });
+          const [{ status, entry: stored }] = results;
+          // One that was not sure to be stored was.
+          if (status.code !== 0) continue;
+          mine.set(entry.id, Number(stored.revision_number));
+        } else {
+          const { results } = await call(server, entryApi, 'BatchDeleteEntry', { ids: [entry.id] });
+          if (results[0].status.code !== 0) continue;
+          mine.delete(entry.id);
+        }
+        unsure.delete(entry.id);
+        made += 1;
+      } catch {
+        // What was not acknowledged is not promised: it is left alone from here on.
+        await sleep(clock, 50);
+      }
+    }
+  })();
+  const stop = async (): Promise<number> => {
+    over = true;
+    await work;
+    return made;
+  };
+  t.after(stop);
+  return { stop };
+}
+
+const position = async (): Promise<number> =>
+  Number((await postgres.query('select position from log_head', database)).rows[0].position);
+
+/** Waits until every agent is level with the database and has its SVIDs; then checks all that each has seen. */
+async function settled(what: string): Promise<void> {
+  const end = await position();
+  const behind = async (): Promise<string[]> => {
+    await Promise.all(fleet.agents.map((agent) => agent.catchUp(5000)));
+    return fleet.agents.flatMap((agent) => {
+      const { outage, position } = agent.status();
+      if (outage === undefined && position >= end && agent.svids >= agent.entries) return [];
+      return [`${agent.id} at ${position} of ${end}, ${agent.svids} SVIDs for ${agent.entries}: ${outage?.message}`];
+    });
+  };
+  let late: string[] = [];
+  await until(`${what}: agents are level`, 45_000, async () => {
+    late = await behind();
+    return late.length === 0;
+  }).catch((error: Error) => assert.fail(`${error.message}: ${late.length}, such as ${late[0]}`));
+  assert.deepEqual(fleet.wrong(), [], 'no gap and no double');
+  for (const agent of fleet.agents) {
+    assert.equal(agent.attestations, 1, `${agent.id} attested once`);
+    assert.equal(agent.svids, agent.entries, `${agent.id} has an SVID for each entry`);
+    assert.equal(agent.applied.filter(({ snapshot }) => snapshot).length, 1, `${agent.id} took one snapshot`);
+    const held = new Map(leftBy(agent.applied).map((one) => one.split(' ') as [string, string]));
+    for (const [id, revision] of wanted.get(agent.id) ?? [])
+      if (!unsure.has(id)) assert.equal(Number(held.get(id)), revision, `${agent.id} holds ${id} as acknowledged`);
+    const stored = await storedFor(agent.id);
+    assert.deepEqual([...held.keys()].sort(), stored, `${agent.id} holds what is stored, and nothing else`);
+  }
+  const { rows } = await postgres.query('select count(*)::int as n from nodes', database);
+  assert.equal(rows[0].n, fleetSize);
+}
+
+let byParent = new Map<string, string[]>();
+let byParentAt = -1;
+async function storedFor(agent: string): Promise<string[]> {
+  const at = await position();
+  if (at !== byParentAt) {
+    const { rows } = await postgres.query('select id, parent_id from entries', database);
+    byParent = new Map();
+    for (const { id, parent_id } of rows) byParent.set(parent_id, [...(byParent.get(parent_id) ?? []), id]);
+    byParentAt = at;
+  }
+  return (byParent.get(agent) ?? []).sort();
+}
+
+const has = (applied: readonly Applied[], id: string): boolean =>
+  applied.some(({ entries }) => entries.some((entry) => entry.startsWith(`${id} `)));
+
+describe('three servers of one trust domain on one PostgreSQL, 200 agents', () => {
+  it('every server has an authority of its own, all are in one bundle, and each one’s SVIDs verify by it', async () => {
+    const bundles = await Promise.all(
+      cluster.servers.map(({ adminSocket }) => {
+        const admin = adminOf(adminSocket);
+        return admin.bundle().finally(() => admin.close());
+      }),
+    );
+    for (const bundle of bundles) assert.equal(bundle.x509Authorities.length, 3);
+    const counts = cluster.balancer.counts();
+    assert.ok(
+      counts.every((count) => count > fleetSize / 6),
+      `agents are on all servers: ${counts}`,
+    );
+    const issuers = new Set(
+      fleet.agents.map(({ node }) =>
+        verifyX509Svid(node.chain, bundles[0]!, clock.now()).path.at(-1)!.subject.toString('hex'),
+      ),
+    );
+    assert.equal(issuers.size, 3, 'agents attested at all three');
+  });
+
+  it('an entry made at any server is at agents of all servers within moments', async () => {
+    const times: number[] = [];
+    for (let i = 0; i < 30; i += 1) {
+      const agent = fleet.agents[i * 6]!;
+      const admin = adminOf(cluster.servers[i % 3]!.adminSocket);
+      const start = performance.now();
+      const [id] = await admin.createEntries(agent.id, [`/moment/${i}`]);
+      await until('the agent has it', 3000, () => has(agent.applied.slice(-3), id!), 1);
+      times.push(performance.now() - start);
+      admin.close();
+    }
+    times.sort((a, b) => a - b);
+    console.log(
+      `entry to agent over ${cluster.servers.length} servers: median ${times[15]!.toFixed(1)} ms, most ${times[29]!.toFixed(1)} ms`,
+    );
+    assert.ok(times[15]! < 1000, 'pushed, not polled');
+  });
+
+  it('a join token is redeemed at one server only, and a ban at one server cuts the agent off at the others', async () => {
+    const channel = connectUnix(cluster.servers[2]!.adminSocket);
+    const other = await startFleet({
+      server: { host: '127.0.0.1', port: cluster.servers[1]!.port },
+      adminSocket: cluster.servers[2]!.adminSocket,
+      agents: 1,
+      entriesEach: 0,
+      fetchSvids: false,
+      clock,
+      random,
+      log,
+    });
+    const [agent] = other.agents;
+    const ended = agent!.ended.then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    const id = agent!.id.slice('spiffe://example.org'.length);
+    await channel.unary(nodeApi, 'BanAgent', { id: { trust_domain: 'example.org', path: id } });
+    assert.match(String(await ended), /banned/);
+    await channel.unary(nodeApi, 'DeleteAgent', { id: { trust_domain: 'example.org', path: id } });
+    channel.close();
+    await other.close();
+  });
+
+  it('a server is killed under load: its agents go on at the others, and it comes back with its authority', async (t) => {
+    const work = load(t, [1, 2]);
+    await sleep(clock, 1500);
+    await cluster.servers[0]!.program().stop('SIGKILL');
+    await sleep(clock, 3000);
+    await cluster.servers[0]!.restart();
+    await sleep(clock, 500);
+    assert.ok((await work.stop()) > 20);
+    await settled('after the kill');
+    const { rows } = await postgres.query(`select body from bundles where trust_domain = 'example.org'`, database);
+    const body = JSON.parse(rows[0].body);
+    assert.equal(body.x509Authorities.length, 3, 'a restart makes no new X.509 authority');
+    assert.equal(body.jwtAuthorities.length, 3, 'nor a new JWT key');
+  });
+
+  it('servers are killed again and again in the middle of writes: what was acknowledged is with every agent', async (t) => {
+    for (let round = 0; round < 3; round += 1) {
+      const victim = round % 3;
+      const works = [load(t, [victim]), load(t, [victim]), load(t, [(victim + 1) % 3])];
+      await sleep(clock, 700 + 200 * round);
+      await cluster.servers[victim]!.program().stop('SIGKILL');
+      await cluster.servers[victim]!.restart();
+      for (const work of works) await work.stop();
+    }
+    await settled('after the kills');
+  });
+
+  it('the database is restarted under load: agents notice nothing but a pause', async (t) => {
+    const work = load(t, [0, 1, 2]);
+    await sleep(clock, 1000);
+    const streams = cluster.balancer.made();
+    await postgres.stop();
+    await until('not ready for want of the database', 10_000, async () =>
+      /cannot be reached/.test((await checksOf(cluster.servers[1]!)).checks.store ?? ''),
+    );
+    await sleep(clock, 1500);
+    await postgres.start();
+    await until('ready again', 20_000, async () => (await checksOf(cluster.servers[1]!)).status === 'ok');
+    await sleep(clock, 1000);
+    await work.stop();
+    await settled('after the restart of the database');
+    assert.equal(cluster.balancer.made(), streams, 'not one connection of an agent was lost');
+  });
+
+  it('a server stands still while others write, and is level again when it goes on', async (t) => {
+    const { pid } = cluster.servers[1]!.program();
+    const work = load(t, [0, 2]);
+    await sleep(clock, 500);
+    process.kill(pid, 'SIGSTOP');
+    await sleep(clock, 6000);
+    process.kill(pid, 'SIGCONT');
+    await sleep(clock, 500);
+    assert.ok((await work.stop()) > 20);
+    await settled('after the standstill');
+  });
+
+  it('a server is cut off from its agents while others write: they go on elsewhere', async (t) => {
+    const work = load(t, [0, 1, 2]);
+    cluster.balancer.cut(2);
+    await sleep(clock, 4000);
+    assert.equal(cluster.balancer.counts()[2], 0);
+    cluster.balancer.mend(2);
+    await work.stop();
+    await settled('after the partition');
+  });
+
+  it('a change whose commit nobody was told of, as when a server dies right then, is found by the poll', async () => {
+    const agent = fleet.agents[0]!;
+    // Our own commits carry their notification, so that nothing can come between; this is a writer without one.
+    const client = new pg.Client({ connectionString: database });
+    await client.connect();
+    const id = random.uuid();
+    const entry = {
+      id,
+      spiffeId: 'spiffe://example.org/quiet',
+      parentId: agent.id,
+      selectors: ['unix:uid:0'],
+      x509SvidTtl: 0,
+      jwtSvidTtl: 0,
+      federatesWith: [],
+      admin: false,
+      downstream: false,
+      expiresAt: 0,
+      dnsNames: [],
+      storeSvid: false,
+      hint: '',
+      disableX509SvidPrefetch: false,
+      jwtSvidIncludeJti: false,
+      revision: 0,
+      createdAt: 1,
+    };
+    await client.query('begin');
+    const { rows } = await client.query('select position::int from log_head for update');
+    const at = rows[0].position + 1;
+    await client.query(
+      `insert into entries values ($1, $2, $3, $4, 0, '["unix:uid:0"]', 0, 0, '[]', 0, 0, 0, '[]', 0, 0, '', 1, 0, 0)`,
+      [at, id, entry.spiffeId, entry.parentId],
+    );
+    await client.query(`insert into changes values ($1, 'entry', $2, $3, null, null)`, [
+      at,
+      id,
+      JSON.stringify({ ...entry, seq: at }),
+    ]);
+    await client.query('update log_head set position = $1', [at]);
+    const start = performance.now();
+    await client.query('commit');
+    await client.end();
+    await until('the agent has it', 15_000, () => has(agent.applied.slice(-2), id), 20);
+    console.log(`a commit without its notification: at the agent after ${Math.round(performance.now() - start)} ms`);
+    await settled('after the silent commit');
+  });
+});
