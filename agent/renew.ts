@@ -54,7 +54,12 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   let hurry: () => void = () => {};
   /** Entries whose SVID a tainted authority has signed. */
   const forced = new Set<string>();
-  const refusedUntil = new Map<string, number>();
+  /** Entries that were refused an SVID; another revision of one may be asked for at once. */
+  const refused = new Map<string, { readonly until: number; readonly revision: number; readonly createdAt: number }>();
+  const refusedUntil = (entry: AuthorizedEntry): number | undefined => {
+    const last = refused.get(entry.id);
+    return last !== undefined && sameRevision(last, entry) ? last.until : undefined;
+  };
   const handledTaints = new Set<string>();
 
   const kick = (): void => {
@@ -73,7 +78,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
 
   /** What an entry needs: undefined nothing; otherwise when the SVID it has ends, 0 for one that has none. */
   const urgency = (entry: AuthorizedEntry): number | undefined => {
-    if ((refusedUntil.get(entry.id) ?? 0) > clock.now()) return undefined;
+    if ((refusedUntil(entry) ?? 0) > clock.now()) return undefined;
     const svid = cache.svids.get(entry.id);
     if (svid === undefined || svid.id !== entry.spiffeId) return 0;
     const due = !sameRevision(svid, entry) || forced.has(entry.id) || svid.renewAt <= clock.now();
@@ -88,7 +93,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
       if (entry === undefined) continue;
       const ends = urgency(entry);
       if (ends !== undefined) found.push({ entry, ends });
-      else next = Math.min(next, refusedUntil.get(id) ?? cache.svids.get(id)?.renewAt ?? next);
+      else next = Math.min(next, refusedUntil(entry) ?? cache.svids.get(id)?.renewAt ?? next);
     }
     found.sort((one, other) => one.ends - other.ends);
     return { batch: found.slice(0, batchSize).map(({ entry }) => entry), next };
@@ -113,11 +118,12 @@ export function makeRenewal(ports: RenewPorts): Renewal {
         const draw = { unit: random.unit(), availabilityTarget: ports.availabilityTarget };
         const svid = takeSvid(result.chain, key, draw, entry.spiffeId);
         issued.push({ ...svid, entryId: entry.id, revision: entry.revision, createdAt: entry.createdAt });
-        refusedUntil.delete(entry.id);
+        refused.delete(entry.id);
         forced.delete(entry.id);
       } catch (error) {
         const fault = asFault(error);
-        refusedUntil.set(entry.id, clock.now() + refusedFor);
+        const { revision, createdAt } = entry;
+        refused.set(entry.id, { until: clock.now() + refusedFor, revision, createdAt });
         cache.refuse([entry.id], fault);
         log.warn({ entry: entry.id, id: entry.spiffeId, ...why(fault) }, 'SVID refused');
       }
@@ -163,7 +169,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   };
 
   const forgetGone = (): void => {
-    for (const id of refusedUntil.keys()) if (!cache.entries.has(id)) refusedUntil.delete(id);
+    for (const id of refused.keys()) if (!cache.entries.has(id)) refused.delete(id);
     for (const id of forced) if (!cache.svids.has(id)) forced.delete(id);
   };
 

@@ -23,14 +23,24 @@ function jwtToWire(svid: IssuedJwtSvid, id: SpiffeId, hint: string): object {
 }
 
 export function svidService(context: Context): Service {
-  const { trustDomain, options, world, authorities, limit, rightsOf, clock, random, log } = context;
+  const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
   const signer = () => authorities.x509.signer.value;
 
-  function entryFor(call: Call, entryId: string): StoredEntry {
+  function heldEntry(call: Call, entryId: string): StoredEntry | undefined {
     const entry = world.entries.get(entryId);
     const node = rightsOf(call).node;
-    if (entry && node && mayHold(world, node, entry)) return entry;
+    return entry && node && mayHold(world, node, entry) ? entry : undefined;
+  }
+  function entryFor(call: Call, entryId: string): StoredEntry {
+    const entry = heldEntry(call, entryId);
+    if (entry) return entry;
     throw new Fault('thing/missing', 'entry not found or not authorized');
+  }
+
+  /** An agent may know an entry from another server before this one has heard of it: the log is read on before it is refused. */
+  async function hearOf(call: Call, entryIds: readonly string[]): Promise<void> {
+    if (entryIds.every((id) => heldEntry(call, id))) return;
+    await world.reach(await store.log.position());
   }
 
   function jwtSigner(): JwtSigner {
@@ -94,6 +104,10 @@ export function svidService(context: Context): Service {
     async BatchNewX509SVID({ params }: { params: { entry_id: string; csr: Buffer }[] }, call: Call) {
       if (params.length === 0) throw new Fault('input/invalid', 'missing parameters');
       await limit(call, 'csr', params.length);
+      await hearOf(
+        call,
+        params.map(({ entry_id }) => entry_id),
+      );
       const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }, place: Place) => {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         let entry = entryFor(call, entry_id);
@@ -117,6 +131,7 @@ export function svidService(context: Context): Service {
       await limit(call, 'jwt');
       const signingKey = jwtSigner();
       if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
+      await hearOf(call, [entry_id]);
       const entry = entryFor(call, entry_id);
       const profile = {
         id: entry.spiffeId,

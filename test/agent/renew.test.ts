@@ -190,6 +190,21 @@ test('one refused entry holds up no other, and is asked for again after a while'
   rig.stop();
 });
 
+test('an entry that changed while it was refused an SVID is asked for at once', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  rig.server.instead.set('BatchNewX509SVID', () => ({
+    results: [{ status: { code: 5, message: 'entry not found or not authorized' } }],
+  }));
+  await rig.start();
+  assert.ok(rig.cache.refusal('a'));
+  rig.server.instead.clear();
+  rig.server.put({ id: 'a', dnsNames: ['a.test'] });
+  await rig.clock.advance(10);
+  assert.equal(rig.cache.svids.get('a')?.revision, 1);
+  rig.stop();
+});
+
 for (const [name, change, refusal] of [
   [
     'another ID',
