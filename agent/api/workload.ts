@@ -168,12 +168,7 @@ async function follow(
   const unfollow = identities.follow(told);
   const cancel = also(told);
   const { signal } = call;
-  const gone = new Promise<never>((_, reject) => {
-    const refuse = (): void => reject(signal.reason);
-    if (signal.aborted) refuse();
-    else signal.addEventListener('abort', refuse, { once: true });
-  });
-  gone.catch(() => {});
+  signal.addEventListener('abort', told, { once: true });
   let last: Encoded | undefined;
   try {
     for (;;) {
@@ -183,10 +178,12 @@ async function follow(
         last = message;
         await send(message);
       }
+      signal.throwIfAborted();
       if (changed) continue;
       const { promise: woken, resolve } = Promise.withResolvers<void>();
       wake = resolve;
-      await Promise.race([woken, gone]);
+      await woken;
+      signal.throwIfAborted();
     }
   } finally {
     unfollow();

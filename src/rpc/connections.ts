@@ -87,7 +87,8 @@ export const untrusted = (message: string, detail?: string): Fault =>
 /** Makes the table; `limits` are the listener's, already chosen. */
 export function connectionTable(options: ServeOptions, limits: Limits) {
   const clock = options.clock ?? systemClock;
-  const closing = new AbortController();
+  const open = new Set<(reason: Fault) => void>();
+  let closing: Fault | undefined;
   const callers = new Map<string, Caller>();
   const sockets = new Set<Socket>();
   const { onDone, onFault } = options;
@@ -95,7 +96,8 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
     clock,
     callerOf: (connection) => callers.get(connection),
     guard: options.guard,
-    closing: closing.signal,
+    open,
+    closing: () => closing,
     refused: refusedMessages((method, connection, fault) => {
       const caller = callers.get(connection);
       if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
@@ -114,7 +116,8 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
   let closed: Promise<void> | undefined;
 
   const close = async (server: NetServer, graceMs: number): Promise<void> => {
-    closing.abort();
+    closing = new Fault('peer/unavailable', 'the server is closing', { hint: 'Connect again.' });
+    for (const end of [...open]) end(closing);
     const ended = new Promise<void>((resolve) => server.close(() => resolve()));
     known.destroy();
     anonymous?.destroy();
@@ -127,7 +130,7 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
 
   return {
     add(socket: Socket, caller: Caller): void {
-      if (closing.signal.aborted) throw new Fault('peer/unavailable', 'the server is closing');
+      if (closing !== undefined) throw closing;
       const name = `#${++count}`;
       callers.set(name, caller);
       sockets.add(socket);
