@@ -2,6 +2,7 @@
 import { Fault, quote } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
+import { checkEndpointUrl } from '../../src/spiffe/bundle-endpoint.ts';
 import { parseId, parseTrustDomainOrId } from '../../src/spiffe/id.ts';
 import { bundleFromWire, bundleToWire, type WireBundle } from '../../src/wire/bundle.ts';
 import type { FederationRelationship } from '../store/store.ts';
@@ -59,7 +60,7 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
     return {
       relationship: {
         trustDomain: domain,
-        bundleEndpointUrl: checkUrl(wire.bundle_endpoint_url),
+        bundleEndpointUrl: checkEndpointUrl(wire.bundle_endpoint_url),
         profile: readProfile(wire),
       },
       bundle,
@@ -162,21 +163,6 @@ export function trustDomainService({ trustDomain, store, world, log }: Context):
     },
   };
   return { name: 'spire.api.server.trustdomain.v1.TrustDomain', methods };
-}
-
-/** FED-12: https, no user information. */
-function checkUrl(text: string): string {
-  const refuse = (why: string): never => {
-    throw new Fault('input/invalid', `bundle endpoint URL ${quote(text)} is not valid: ${why}`, {
-      hint: 'Write https://HOST[:PORT]/PATH.',
-    });
-  };
-  if (!URL.canParse(text)) return refuse('it is not a URL');
-  const url = new URL(text);
-  if (url.protocol !== 'https:') return refuse('its scheme must be https');
-  if (url.username !== '' || url.password !== '') return refuse('it must not contain user information');
-  if (url.hostname === '') return refuse('it has no host');
-  return text;
 }
 
 /** Both fields, so that one spread over a request takes the place of whichever that had. */

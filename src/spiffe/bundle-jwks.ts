@@ -2,10 +2,9 @@
  * Bundles as text: the SPIFFE format, a JWK Set with a few members of its own (Trust Domain and Bundle §4), the plain
  * JWK Set that workloads get, and PEM. What a bundle says of taint and expiry has no place in these formats and is lost.
  */
-import { createPublicKey, type JsonWebKey } from 'node:crypto';
-import { describeSpki, publicKeyOf, rsaLimits } from '../crypto/algorithms.ts';
 import { parseCertificate } from '../crypto/certificate.ts';
 import { isJsonObject, type Json, parseJsonObject } from '../crypto/json.ts';
+import { isTokenKeyKind, publicJwk, spkiOfJwk } from '../crypto/jwk.ts';
 import { pemDecode, pemEncode } from '../crypto/pem.ts';
 import { Fault, quote } from '../errors.ts';
 import type { Bundle, JwtAuthority, X509Authority } from './bundle.ts';
@@ -23,7 +22,15 @@ const keyKinds = ['EC', 'RSA', 'OKP'];
  */
 export function parseBundle(text: string, trustDomain: TrustDomain): Bundle {
   if (text.length > longest) throw refused(trustDomain, `it is longer than ${longest} characters`);
-  const { keys, spiffe_sequence: sequence, spiffe_refresh_hint: refreshHint } = documentOf(text, trustDomain);
+  return readBundle(documentOf(text, trustDomain), trustDomain);
+}
+
+/**
+ * As `parseBundle`, from JSON already read with its integers exact: a bundle that stands inside another document.
+ * Throws `bundle/invalid`.
+ */
+export function readBundle(document: { readonly [name: string]: Json }, trustDomain: TrustDomain): Bundle {
+  const { keys, spiffe_sequence: sequence, spiffe_refresh_hint: refreshHint } = document;
   if (!Array.isArray(keys)) throw refused(trustDomain, 'it has no array "keys"');
   if (keys.length > mostKeys) throw refused(trustDomain, `it has more than ${mostKeys} keys`);
   const x509Authorities = new Map<string, X509Authority>();
@@ -83,9 +90,12 @@ export function printBundle(bundle: Bundle): string {
 
 /** The JWT keys alone as a plain JWK Set, without `use`: what the Workload API hands to JOSE libraries (WA-31). */
 export function jwtKeySet(bundle: Bundle): string {
-  return JSON.stringify({
-    keys: bundle.jwtAuthorities.map(({ keyId, publicKey }) => ({ kid: keyId, ...publicJwk(publicKey) })),
-  });
+  return keySet(bundle.jwtAuthorities);
+}
+
+/** The WIT keys alone as a plain JWK Set, each with its `kid`, without `use` (WA-37). */
+export function witKeySet(bundle: Bundle): string {
+  return keySet(bundle.witAuthorities);
 }
 
 /** Reads certificates in PEM as a bundle of X.509 authorities. Throws `bundle/invalid`. */
@@ -123,6 +133,27 @@ export function supersedes(fetched: Bundle, held: Bundle): boolean {
   return fetched.sequence === 0n || held.sequence === 0n || fetched.sequence >= held.sequence;
 }
 
+/**
+ * What is held after a fetch: the bundle in the text, or, when that is not valid or older than the one held, the very
+ * bundle held, with why. Never throws for what the text says: a bad answer must not cost the trust there is.
+ */
+export function takeUpdate(stored: Bundle, fetchedText: string): { readonly bundle: Bundle; readonly refused?: Fault } {
+  const { trustDomain } = stored;
+  try {
+    const fetched = parseBundle(fetchedText, trustDomain);
+    if (supersedes(fetched, stored)) return { bundle: fetched };
+    const why = `its sequence ${fetched.sequence} is lower than ${stored.sequence}, which is held`;
+    return { bundle: stored, refused: refused(trustDomain, why) };
+  } catch (error) {
+    if (error instanceof Fault) return { bundle: stored, refused: error };
+    throw error;
+  }
+}
+
+function keySet(authorities: readonly JwtAuthority[]): string {
+  return JSON.stringify({ keys: authorities.map(({ keyId, publicKey }) => ({ kid: keyId, ...publicJwk(publicKey) })) });
+}
+
 function documentOf(text: string, trustDomain: TrustDomain): { [name: string]: Json } {
   try {
     return parseJsonObject(text, 'it');
@@ -147,28 +178,15 @@ function certificateOf(jwk: { [name: string]: Json }, trustDomain: TrustDomain, 
   return certificate;
 }
 
-const curves = ['P-256', 'P-384', 'P-521'];
-
 /** A key for tokens; undefined when it has no name or is on a curve no algorithm here uses. */
 function tokenKeyOf(jwk: { [name: string]: Json }, trustDomain: TrustDomain, where: string): JwtAuthority | undefined {
-  const { kty, kid, crv, x, y, n, e } = jwk;
+  const { kid } = jwk;
   if (typeof kid !== 'string' || kid === '') return undefined;
-  if (kty === 'OKP' || (kty === 'EC' && !curves.includes(String(crv)))) return undefined;
-  // Only public members go on: a private key that was published by mistake stays out of memory.
-  const parts = kty === 'EC' ? { kty, crv, x, y } : { kty, n, e };
-  const numbers = kty === 'EC' ? [x, y] : [n, e];
-  const text = (value: unknown): boolean =>
-    typeof value === 'string' && value.length <= (rsaLimits.most / 8) * 1.5 && /^[A-Za-z0-9_-]+$/.test(value);
-  if (!numbers.every(text)) throw refused(trustDomain, `${where}: its numbers are missing, too large or not base64url`);
+  if (!isTokenKeyKind(jwk)) return undefined;
   try {
-    const publicKey = createPublicKey({ key: parts as JsonWebKey, format: 'jwk' }).export({
-      format: 'der',
-      type: 'spki',
-    });
-    describeSpki(publicKey);
-    return { keyId: kid, publicKey, expiresAt: 0, tainted: false };
+    return { keyId: kid, publicKey: spkiOfJwk(jwk, where), expiresAt: 0, tainted: false };
   } catch (error) {
-    throw refused(trustDomain, `${where}: it is not a valid key`, error);
+    throw refused(trustDomain, error instanceof Fault ? error.message : String(error), error);
   }
 }
 
@@ -177,12 +195,6 @@ function wholeNumber(value: Json | undefined, trustDomain: TrustDomain, name: st
   const number = typeof value === 'number' && Number.isSafeInteger(value) ? BigInt(value) : value;
   if (typeof number === 'bigint' && number >= 0n && number <= most) return number;
   throw refused(trustDomain, `"${name}" is ${quote(value)}, not a whole number`);
-}
-
-/** The public members of a key as a JWK, in the order others print them. */
-function publicJwk(spki: Buffer): object {
-  const { kty, crv, x, y, n, e } = publicKeyOf(spki).export({ format: 'jwk' });
-  return kty === 'RSA' ? { kty, n, e } : { kty, crv, x, y };
 }
 
 function refused(trustDomain: TrustDomain, why: string, cause?: unknown): Fault {

@@ -1,10 +1,10 @@
 /** JWT-SVIDs: verified against the JWT keys of the trust domain the token itself names, and nothing else (JWT-SVID §4). */
-import type { webcrypto } from 'node:crypto';
 import { isJwtAlgorithm, type JwtAlgorithm } from '../crypto/algorithms.ts';
-import { decodeJwt, importJwtKey, verifyJwt } from '../crypto/jwt.ts';
+import { decodeJwt, verifyJwt } from '../crypto/jwt.ts';
 import { Fault, quote } from '../errors.ts';
-import type { Bundle, JwtAuthority } from './bundle.ts';
-import { parseId, type SpiffeId, type TrustDomain, trustDomainOf } from './id.ts';
+import type { Bundle } from './bundle.ts';
+import { type SpiffeId, type TrustDomain, trustDomainOf } from './id.ts';
+import { instant, iso, keyOf, subjectOf } from './token.ts';
 
 export interface VerifiedJwtSvid {
   readonly id: SpiffeId;
@@ -38,7 +38,7 @@ export async function verifyJwtSvid(
     throw new RangeError(`verifyJwtSvid: a leeway of ${leeway} ms is out of range`);
   const { header, claims } = decodeJwt(token);
   const { alg, keyId } = checkHeader(header);
-  const id = subjectOf(claims.sub);
+  const id = subjectOf(claims.sub, refused);
   const expiresAt = checkClaims(claims, audience, now, leeway);
 
   const trustDomain = trustDomainOf(id);
@@ -66,15 +66,6 @@ function checkHeader(header: { readonly [name: string]: unknown }): { alg: JwtAl
   return { alg, keyId: kid };
 }
 
-function subjectOf(subject: unknown): SpiffeId {
-  if (typeof subject !== 'string') throw refused('it has no subject');
-  try {
-    return parseId(subject);
-  } catch (error) {
-    throw refused(error instanceof Fault ? error.message : String(error), error);
-  }
-}
-
 /** Checks audience and times; gives the expiry in milliseconds. */
 function checkClaims(
   claims: { readonly [name: string]: unknown },
@@ -89,39 +80,13 @@ function checkClaims(
   if (!audiences.includes(audience))
     throw refused(`it is for audience ${quote(audiences)}, not for ${quote(audience)}`);
   if (exp === undefined) throw refused('it has no expiry');
-  const expiresAt = instant(exp, 'expiry');
+  const expiresAt = instant(exp, 'expiry', refused);
   if (now >= expiresAt + leeway) throw refused(`it expired at ${iso(expiresAt)}; the time here is ${iso(now)}`);
-  if (nbf !== undefined && now < instant(nbf, 'first moment') - leeway)
+  if (nbf !== undefined && now < instant(nbf, 'first moment', refused) - leeway)
     throw refused(`it is not valid yet; the time here is ${iso(now)}`);
-  if (iat !== undefined) instant(iat, 'time of issue');
+  if (iat !== undefined) instant(iat, 'time of issue', refused);
   return expiresAt;
 }
-
-/** NumericDate (RFC 7519 §2) in milliseconds, within what a Date can say. */
-function instant(value: unknown, what: string): number {
-  if (typeof value !== 'number' || !(value >= 0 && value <= 8_640_000_000_000))
-    throw refused(`its ${what} ${quote(value)} is not a number of seconds`);
-  return value * 1000;
-}
-
-/** Imported keys live as long as the authority they belong to: a rotated bundle brings new objects, and the old ones go. */
-const imported = new WeakMap<JwtAuthority, Map<JwtAlgorithm, Promise<webcrypto.CryptoKey>>>();
-
-function keyOf(authority: JwtAuthority, alg: JwtAlgorithm): Promise<webcrypto.CryptoKey> {
-  let keys = imported.get(authority);
-  if (keys === undefined) {
-    keys = new Map();
-    imported.set(authority, keys);
-  }
-  let key = keys.get(alg);
-  if (key === undefined) {
-    key = importJwtKey(authority.publicKey, alg);
-    keys.set(alg, key);
-  }
-  return key;
-}
-
-const iso = (ms: number): string => new Date(ms).toISOString();
 
 function refused(why: string, cause?: unknown): Fault {
   return new Fault('svid/invalid', `JWT-SVID is not valid: ${why}`, { cause });

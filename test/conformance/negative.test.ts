@@ -8,11 +8,16 @@ import { KeyUsage } from '../../src/crypto/certificate.ts';
 import { name } from '../../src/crypto/certificate-writer.ts';
 import { Fault } from '../../src/errors.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
-import { parseBundle, printBundle, supersedes } from '../../src/spiffe/bundle-jwks.ts';
+import { checkEndpointServer, checkRedirect } from '../../src/spiffe/bundle-endpoint.ts';
+import { parseBundle, printBundle, supersedes, takeUpdate } from '../../src/spiffe/bundle-jwks.ts';
+import { takeMapUpdate } from '../../src/spiffe/bundle-map.ts';
 import { makeId, parseId, parseTrustDomain } from '../../src/spiffe/id.ts';
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
+import { witFromHeaders } from '../../src/spiffe/wit-proof.ts';
+import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts';
 import { checkLeaf, lintX509Svid, verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
 import { type CertificateWishes, testAuthority } from '../support/ca.ts';
+import { testWits } from '../support/wit.ts';
 
 const now = Date.UTC(2030, 0, 1);
 const seconds = now / 1000;
@@ -221,6 +226,47 @@ test('negative rows 25 to 32: JWT-6 JWT-8 the token they are all made from is ac
     );
 });
 
+const wits = testWits(ca, now);
+/** Verifies a WIT-SVID with a proof that is right for it. */
+const verifyWit = (wit: string) =>
+  verifyWitSvid(wit, () => wits.bundle, now, { token: wits.proof(wit), audience: 'audience' });
+
+const boundWith = (change: object): { cnf: object } => ({ cnf: { jwk: { ...wits.jwk, ...change } } });
+const badWits: [row: number, ids: string, what: string, wit: () => string][] = [
+  [33, 'WIT-2', 'no kid', () => wits.wit({}, { kid: undefined })],
+  [33, 'WIT-9', 'no cnf', () => wits.wit({ cnf: undefined })],
+  [33, 'WIT-9', 'a cnf without a jwk', () => wits.wit({ cnf: { kid: 'x' } })],
+  [33, 'WIT-13', 'no exp', () => wits.wit({ exp: undefined })],
+  [33, 'WIT-4', 'typ JWT', () => wits.wit({}, { typ: 'JWT' })],
+  [33, 'WIT-4', 'no typ', () => wits.wit({}, { typ: undefined })],
+  [34, 'WIT-18', 'an aud', () => wits.wit({ aud: ['audience'] })],
+  [34, 'WIT-10', 'a cnf of alg EdDSA', () => wits.wit(boundWith({ alg: 'EdDSA' }))],
+  [34, 'WIT-10', 'a cnf of alg HS256', () => wits.wit(boundWith({ alg: 'HS256' }))],
+  [34, 'WIT-10', 'a cnf that is a secret', () => wits.wit({ cnf: { jwk: { kty: 'oct', k: 'AAAA', alg: 'HS256' } } })],
+];
+for (const [row, requirements, what, wit] of badWits) {
+  test(`negative row ${row}: ${requirements} refuses a WIT with ${what}`, async () => {
+    assert.ok(await refuses(() => verifyWit(wit())));
+  });
+}
+
+test('negative row 35: WIT-21 a WIT alone is refused, and so is one with a proof by another key', async () => {
+  const wit = wits.wit();
+  assert.ok(await refuses(() => verifyWitSvid(wit, () => wits.bundle, now)));
+  const stolen = { token: testWits(ca, now).proof(wit), audience: 'audience' };
+  assert.ok(await refuses(() => verifyWitSvid(wit, () => wits.bundle, now, stolen)));
+});
+
+test('negative row 35: WIT-22 a WIT as Authorization: Bearer refuses the request', async () => {
+  const wit = wits.wit();
+  assert.ok(await refuses(() => witFromHeaders({ authorization: `Bearer ${wit}` })));
+  assert.equal(witFromHeaders({ 'workload-identity-token': wit }).token, wit);
+});
+
+test('negative rows 33 to 35: WIT-21 the WIT they are all made from is accepted with its proof', async () => {
+  assert.equal((await verifyWit(wits.wit())).id, 'spiffe://example.org/workload');
+});
+
 const domain = ca.trustDomain;
 const text = printBundle(bundle);
 const changed = (which: number, change: object): string => {
@@ -263,4 +309,39 @@ test('negative row 39: TB-4 FED-5 a bundle with a lower sequence does not replac
   assert.ok(!supersedes(older, newer));
   assert.ok(supersedes(newer, older));
   assert.ok(await refuses(() => parseBundle('{"keys":[],"spiffe_sequence":"5"}', domain)));
+});
+
+test('negative row 40: TB-15 a map with a trust domain twice is refused, and the bundles held are kept', () => {
+  const held = new Map([[domain, bundle]]);
+  const newer = printBundle(ca.bundle({ sequence: 2n }));
+  const twice = takeMapUpdate(held, `{"trust_domains":{"example.org":${newer},"example.org":${newer}}}`);
+  assert.equal(twice.bundles, held);
+  assert.ok(twice.refused instanceof Fault);
+  const once = takeMapUpdate(held, `{"trust_domains":{"example.org":${newer}}}`);
+  assert.equal(once.bundles.get(domain)?.sequence, 2n);
+});
+
+/** A fetch that is redirected once, to a server with this ID: what is held after it. */
+async function heldAfter(to: string, presented: string): Promise<Bundle> {
+  const profile = { kind: 'https_spiffe', endpointSpiffeId: parseId('spiffe://example.org/endpoint') } as const;
+  let held = bundle;
+  await refuses(() => {
+    checkEndpointServer(checkRedirect('https://example.org/bundle', to, profile), parseId(presented));
+    held = takeUpdate(held, printBundle(ca.bundle({ sequence: 2n }))).bundle;
+  });
+  return held;
+}
+const redirects: [ids: string, what: string, to: string, presented: string][] = [
+  ['FED-19 FED-12', 'to http:', 'http://example.org/bundle', 'spiffe://example.org/endpoint'],
+  ['FED-19 FED-12', 'with userinfo', 'https://user@example.org/bundle', 'spiffe://example.org/endpoint'],
+  ['FED-19 FED-23', 'to another SPIFFE ID', 'https://example.org/moved', 'spiffe://example.org/other'],
+];
+for (const [requirements, what, to, presented] of redirects) {
+  test(`negative row 40: ${requirements} a redirect ${what} is refused, and the bundle held is kept`, async () => {
+    assert.equal(await heldAfter(to, presented), bundle);
+  });
+}
+
+test('negative row 40: FED-19 FED-22 a redirect under the same rules to the same SPIFFE ID is followed', async () => {
+  assert.equal((await heldAfter('https://example.org/moved', 'spiffe://example.org/endpoint')).sequence, 2n);
 });

@@ -12,6 +12,8 @@ import {
   printBundle,
   printBundlePem,
   supersedes,
+  takeUpdate,
+  witKeySet,
 } from '../../../src/spiffe/bundle-jwks.ts';
 import { parseTrustDomain } from '../../../src/spiffe/id.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';
@@ -223,6 +225,36 @@ test('FED-5 a fetched bundle replaces one of the same or a lower sequence, and a
   assert.ok(!supersedes(at(1n), at(2n)));
   assert.ok(supersedes(at(0n), at(2n)));
   assert.ok(!supersedes({ ...at(9n), trustDomain: parseTrustDomain('other.org') }, at(1n)));
+});
+
+test('FED-5 an update takes the bundle fetched; one that is older or not valid leaves the very bundle held, with why', () => {
+  const held = ca.bundle({ sequence: 5n });
+  assert.deepEqual(takeUpdate(held, printBundle(ca.bundle({ sequence: 6n }))), { bundle: ca.bundle({ sequence: 6n }) });
+  for (const [text, why] of [
+    [printBundle(ca.bundle({ sequence: 4n })), /sequence 4 is lower than 5/],
+    ['{}', /no array "keys"/],
+    ['<html>', /not JSON/],
+  ] as const) {
+    const { bundle: kept, refused } = takeUpdate(held, text);
+    assert.equal(kept, held);
+    assert.match(refused!.message, why);
+  }
+});
+
+test('WA-37 the WIT key set holds WIT keys only, each under its own name, without use', () => {
+  const [jwt] = ca.bundle().jwtAuthorities;
+  const wits = [testAuthority({ now }), testAuthority({ now, jwtKeyType: 'rsa-2048' })].map(
+    (from) => from.bundle().jwtAuthorities[0]!,
+  );
+  const { keys } = JSON.parse(witKeySet(ca.bundle({ jwtAuthorities: [jwt!], witAuthorities: wits })));
+  assert.deepEqual(
+    keys.map((key: { kid: string }) => key.kid),
+    wits.map(({ keyId }) => keyId),
+  );
+  assert.deepEqual(keys.map(Object.keys), [
+    ['kid', 'kty', 'crv', 'x', 'y'],
+    ['kid', 'kty', 'n', 'e'],
+  ]);
 });
 
 test('damaged bundles: nothing but Faults', () => {
