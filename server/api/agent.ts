@@ -10,8 +10,9 @@ import { type NodeAttestor, nodeAttestors } from '../attest/methods.ts';
 import { issueX509Svid } from '../issue/x509.ts';
 import type { StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
-import { cutPage, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
+import { countOf, cutPage, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
 import { svidToWire } from './svid.ts';
+import { nodeSize } from './sync-group.ts';
 
 interface AgentFilter {
   by_attestation_type: string;
@@ -54,8 +55,7 @@ export async function agentService(context: Context): Promise<Service> {
   const notFound = (): Fault => new Fault('thing/missing', 'agent not found');
 
   function list(filter: AgentFilter | null, size: number, token: string) {
-    const keep = agentFilter(filter);
-    return cutPage(() => world.nodes.values(), keep, size, token);
+    return cutPage(() => world.nodes.values(), agentFilter(filter), size, token, nodeSize);
   }
 
   /** Signs the agent's certificate: the ID is the one that was proved, the request gives the key alone. */
@@ -129,7 +129,9 @@ export async function agentService(context: Context): Promise<Service> {
   }
 
   const methods = {
-    CountAgents: ({ filter }: { filter: AgentFilter | null }) => ({ count: list(filter, 0, '').items.length }),
+    CountAgents: ({ filter }: { filter: AgentFilter | null }) => ({
+      count: countOf(world.nodes.values(), agentFilter(filter)),
+    }),
 
     ListAgents(request: {
       filter: AgentFilter | null;

@@ -17,6 +17,7 @@ import {
 import type { Context } from './context.ts';
 import { cutPageByName } from './page.ts';
 import { itemStatus } from './status.ts';
+import { bundleSize } from './sync-group.ts';
 
 const modes = { RESTRICT: 'restrict', DELETE: 'delete', DISSOCIATE: 'dissociate' } as const;
 type DeleteMode = keyof typeof modes;
@@ -100,7 +101,13 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
 
     ListFederatedBundles(request: { output_mask: BundleMask | null; page_size: number; page_token: string }) {
       const foreign = [...world.bundles.values()].filter((bundle) => bundle.trustDomain !== trustDomain);
-      const page = cutPageByName(foreign, (bundle) => bundle.trustDomain, request.page_size, request.page_token);
+      const page = cutPageByName(
+        foreign,
+        (bundle) => bundle.trustDomain,
+        request.page_size,
+        request.page_token,
+        bundleSize,
+      );
       return {
         bundles: page.items.map((bundle) => bundleToWire(bundle, request.output_mask)),
         next_page_token: page.next,

@@ -16,13 +16,14 @@ import { idFromWire, selectorsFromWire, type WireId } from '../../src/wire/id.ts
 import { authorizedEntries } from '../entries/authorized.ts';
 import type { Created, StoredEntry } from '../store/store.ts';
 import type { Context } from './context.ts';
-import { cutPage, type MatchBehavior, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
+import { countOf, cutPage, type MatchBehavior, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
 import { ok, statusOf, type WireStatus } from './status.ts';
 import { syncAuthorizedEntries } from './sync-entries.ts';
 import { entrySize } from './sync-group.ts';
 
 /** Bytes, by the cautious measure of `entrySize`. */
 const largestEntry = 128 * 1024;
+const largestAnswer = 1024 * 1024;
 
 interface EntryFilter {
   by_spiffe_id: WireId | null;
@@ -70,8 +71,7 @@ export function entryService(context: Context): Service {
   }
 
   function list(filter: EntryFilter | null, size: number, token: string) {
-    const keep = entryFilter(filter, trustDomain);
-    return cutPage(candidates(filter), keep, size, token);
+    return cutPage(candidates(filter), entryFilter(filter, trustDomain), size, token, entrySize);
   }
 
   /** Entries among which all that match are, in creation order: by an index where the filter names a SPIFFE ID. */
@@ -96,7 +96,9 @@ export function entryService(context: Context): Service {
   }
 
   const methods = {
-    CountEntries: ({ filter }: { filter: EntryFilter | null }) => ({ count: list(filter, 0, '').items.length }),
+    CountEntries: ({ filter }: { filter: EntryFilter | null }) => ({
+      count: countOf(candidates(filter)(0), entryFilter(filter, trustDomain)),
+    }),
 
     ListEntries(request: {
       filter: EntryFilter | null;
@@ -162,6 +164,12 @@ export function entryService(context: Context): Service {
 
     GetAuthorizedEntries({ output_mask }: { output_mask: EntryMask | null }, call: Call) {
       const entries = authorizedEntries(world, context.rightsOf(call).node!);
+      // The call has no pages, and only agents of long ago make it.
+      if (entries.reduce((sum, entry) => sum + entrySize(entry), 0) > largestAnswer) {
+        throw new Fault('limit/exceeded', `${entries.length} entries do not fit into one message`, {
+          hint: 'Use an agent that knows SyncAuthorizedEntries: SPIRE 1.7 or newer.',
+        });
+      }
       return { entries: entries.map((entry) => entryToWire(entry, output_mask)) };
     },
 

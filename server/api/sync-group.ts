@@ -4,7 +4,7 @@ import type { EntryDraft } from '../../src/spiffe/entry.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { bundleToWire } from '../../src/wire/bundle.ts';
 import { entryToWire } from '../../src/wire/entry.ts';
-import type { StoredEntry } from '../store/store.ts';
+import type { StoredEntry, StoredNode } from '../store/store.ts';
 
 /** What an agent is told of one moment. */
 export interface Group {
@@ -64,10 +64,18 @@ export function entrySize(entry: EntryDraft): number {
   return size;
 }
 
-function bundleSize(bundle: Bundle): number {
+/** The same of a bundle. */
+export function bundleSize(bundle: Bundle): number {
   let size = 300;
   for (const { certificate } of bundle.x509Authorities) size += 16 + certificate.length;
   for (const key of [...bundle.jwtAuthorities, ...bundle.witAuthorities])
     size += 32 + key.publicKey.length + 3 * key.keyId.length;
+  return size;
+}
+
+/** The same of a node as operators list it. */
+export function nodeSize(node: StoredNode): number {
+  let size = 200 + 2 * node.id.length + 3 * node.agentVersion.length;
+  for (const selector of node.selectors) size += 16 + 3 * selector.length;
   return size;
 }
