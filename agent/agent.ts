@@ -21,6 +21,7 @@ import { debugApi } from './api/debug.ts';
 import { healthApi } from './api/health.ts';
 import { loggerApi } from './api/logger.ts';
 import { sdsApi } from './api/sds.ts';
+import { statusApi } from './api/status.ts';
 import { requireHeader, workloadApi } from './api/workload.ts';
 import { chooseMethod } from './attest/methods.ts';
 import { bootstrapTrust, type Trust } from './bootstrap.ts';
@@ -32,6 +33,7 @@ import { makeJwtCache } from './jwt-cache.ts';
 import { serverLink } from './link.ts';
 import { makeNode } from './node.ts';
 import { persist } from './persist.ts';
+import { type Refusals, refusals } from './refusals.ts';
 import { makeRenewal } from './renew.ts';
 import { prepareSockets } from './sockets.ts';
 import { openState } from './state.ts';
@@ -155,6 +157,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     running.run('node', (signal) => node.run(signal));
     running.run('sync', (signal) => sync.run(signal));
     running.run('renew', (signal) => renewal.run(signal));
+    running.run('jwt', (signal) => jwts.run(signal));
     running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
     void sync.first.then(async () => {
       node.proven();
@@ -164,6 +167,9 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     });
     if (!isKept) await Promise.race([sync.first, running.ended]);
 
+    const status = (): AgentStatus =>
+      agentStatus({ node: node.state.value, cache, jwts, sync: sync.status(), outage: renewal.outage });
+    const refused = refusals();
     const serving = live(true);
     const collected = options.metrics.listen ? await prometheusMetrics('agent', version) : undefined;
     collected?.measured('entries', 'Registration entries this node is authorized for.', () => cache.entries.size);
@@ -172,7 +178,9 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     const count = collected && callMetrics(collected);
     const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
       count?.(call.method, fault?.status ?? Status.OK, ms);
-      if (fault !== undefined && fault.code !== 'call/cancelled') logRefusal(log, call, fault);
+      if (fault === undefined || fault.code === 'call/cancelled') return;
+      logRefusal(log, call, fault);
+      noteRefusal(refused, call, fault, clock.now());
     };
     const admin = await serveUnix({
       path: options.adminSocket,
@@ -188,6 +196,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           lastSync: () => sync.status().lastSuccess,
         }),
         loggerApi('setLevel' in log ? log : undefined),
+        statusApi(status, refused.latest),
       ],
     });
     undo.push(() => admin.close(grace));
@@ -241,7 +250,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       },
       health: observing.health,
       metrics: observing.metrics,
-      status: () => agentStatus({ node: node.state.value, cache, jwts, sync: sync.status(), outage: renewal.outage }),
+      status,
       closed,
       close,
     };
@@ -263,6 +272,10 @@ const nothingTrusted = (trustDomain: TrustDomain): Bundle => ({
 
 function throwIf(fault: Fault | undefined): void {
   if (fault !== undefined) throw fault;
+}
+
+function noteRefusal(refused: Refusals, { method, caller }: Call, { message }: Fault, at: number): void {
+  if (caller.kind === 'unix') refused.note({ at, method, pid: caller.peer.pid, uid: caller.peer.uid, message });
 }
 
 /** One line a refused call: who asked, and what the operator needs to know of why. */

@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache';
 import { decodeJwt } from '../src/crypto/jwt.ts';
 import { asFault, Fault, quote, Status } from '../src/errors.ts';
 import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
-import type { Clock } from '../src/run/clock.ts';
+import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
 import type { SpiffeId } from '../src/spiffe/id.ts';
 import { jwtRenewAt } from '../src/spiffe/lifetime.ts';
@@ -25,6 +25,13 @@ export interface JwtSvid {
 
 export interface JwtCache {
   readonly size: number;
+  /** When the first token that is kept expires (Unix milliseconds). */
+  readonly until: number | undefined;
+  /**
+   * Fetches tokens anew ahead of their end, so that an outage finds them young: those that were asked for lately, of
+   * entries that the agent still holds. Runs until the signal.
+   */
+  run(signal: AbortSignal): Promise<void>;
   /**
    * A token of the entry for these audiences (sorted, without doubles): at once when a young one is kept, which is why
    * it may give no promise. Throws the server's refusal.
@@ -40,12 +47,17 @@ interface Kept extends JwtSvid {
   /** Failures since it was due, and when the next attempt may be made (Unix ms). */
   failures: number;
   retryAt: number;
+  /** When somebody last asked for it (Unix ms). */
+  askedAt: number;
+  readonly audience: readonly string[];
 }
 
 /** How long a caller waits for a fresh token when an old one would do, milliseconds. */
 const patience = 500;
 /** The same request to the server is not repeated sooner after a failure. */
 const backoff: Backoff = { first: 1_000, most: 60_000, factor: 2 };
+/** How often tokens are looked after, how many are asked for at a time, and for how long after the last use, milliseconds. */
+const ahead = { every: 10_000, atOnce: 8, unused: 3_600_000 } as const;
 /** The most audiences in a request and bytes in each. */
 const caps = { audiences: 100, audience: 2_048 } as const;
 
@@ -86,6 +98,8 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       renewAt: jwtRenewAt(issued, random.unit()),
       failures: 0,
       retryAt: 0,
+      askedAt: clock.now(),
+      audience,
     };
   };
 
@@ -95,6 +109,9 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
     if (already !== undefined) return already;
     const work = request(entry, audience)
       .then((kept) => {
+        // Fetched ahead is not asked for.
+        const before = tokens.peek(key);
+        if (before !== undefined) kept.askedAt = before.askedAt;
         tokens.set(key, kept);
         return kept;
       })
@@ -116,9 +133,33 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
     return undefined;
   };
 
+  const renewDue = async (): Promise<void> => {
+    const now = clock.now();
+    const due: (() => Promise<unknown>)[] = [];
+    for (const [key, kept] of tokens.entries()) {
+      if (now < kept.renewAt || now < kept.retryAt || now - kept.askedAt > ahead.unused) continue;
+      const entry = cache.entries.get(key.slice(0, key.indexOf('\n')));
+      if (entry !== undefined && sameRevision(kept, entry)) due.push(() => refresh(key, entry, kept.audience));
+    }
+    for (let start = 0; start < due.length; start += ahead.atOnce) {
+      await Promise.allSettled(due.slice(start, start + ahead.atOnce).map((work) => work()));
+    }
+  };
+
   return {
     get size() {
       return tokens.size;
+    },
+    get until() {
+      let first: number | undefined;
+      for (const { expiresAt } of tokens.values()) first = Math.min(first ?? expiresAt, expiresAt);
+      return first;
+    },
+    async run(signal) {
+      for (;;) {
+        await sleep(clock, ahead.every * (0.9 + 0.2 * random.unit()), signal);
+        await renewDue();
+      }
     },
     fetch(entry, audience) {
       if (entry.jwtSvidIncludeJti) return request(entry, audience);
@@ -126,6 +167,7 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       const kept = usable(key, entry);
       if (kept === undefined) return refresh(key, entry, audience);
       const now = clock.now();
+      kept.askedAt = now;
       if (now < kept.renewAt || now < kept.retryAt) return kept;
       return freshOrKept(refresh(key, entry, audience), kept, clock);
     },

@@ -48,6 +48,11 @@ export const commands: readonly Listed[] = [
   listed('entry count', 'Count registration entries', async () => (await import('./entry-count.ts')).entryCount),
   listed('agent list', 'List attested agents', async () => (await import('./agent-list.ts')).agentList),
   listed('agent show', 'Show one attested agent', async () => (await import('./agent-show.ts')).agentShow),
+  listed(
+    'agent status',
+    'Show how the agent of this node stands and how long it can last alone',
+    async () => (await import('./agent-status.ts')).agentStatus,
+  ),
   listed('agent ban', 'Shut an agent out for good', async () => (await import('./agent-ban.ts')).agentBan),
   listed(
     'agent evict',

@@ -112,6 +112,25 @@ test('a server that does not answer holds a caller for half a second while an ol
   rig.stop();
 });
 
+test('tokens are fetched anew ahead of their end while somebody uses them, and no longer', async () => {
+  const rig = await rigWith();
+  const stop = new AbortController();
+  const running = rig.jwts.run(stop.signal).catch(() => {});
+  await rig.fetch('x');
+  for (let i = 0; i < 40; i += 1) await rig.clock.advance(60_000);
+  const meanwhile = rig.server.count('NewJWTSVID');
+  assert.ok(meanwhile > 5, `${meanwhile} tokens in forty minutes`);
+  // An hour after the last use they are left to expire.
+  for (let i = 0; i < 60; i += 1) await rig.clock.advance(60_000);
+  const late = rig.server.count('NewJWTSVID');
+  for (let i = 0; i < 60; i += 1) await rig.clock.advance(60_000);
+  assert.equal(rig.server.count('NewJWTSVID'), late);
+  stop.abort();
+  await rig.clock.advance(60_000);
+  await running;
+  rig.stop();
+});
+
 test('a refusal of the entry itself is passed on, whatever is kept', async () => {
   const rig = await rigWith();
   await rig.fetch('x');
