@@ -220,7 +220,7 @@ function kmsRemote(
         await kms.send('UpdateAlias', { AliasName: aliasOf(id), TargetKeyId: handle }, signal);
     },
     async sign(key, data, signal) {
-      const isShort = data.length <= longestMessage;
+      const isShort = data.length > 0 && data.length <= longestMessage;
       const { Signature } = await kms
         .send(
           'Sign',

@@ -5,6 +5,7 @@
 import { createHash, createPublicKey, type JsonWebKey } from 'node:crypto';
 import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
 import { Fault, quote } from '../errors.ts';
+import { generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
 import { type LoadPackage, loadOptional } from './load-package.ts';
 import type { AzureKeyVaultOptions } from './options.ts';
@@ -112,17 +113,20 @@ function vaultRemote(
 ): Remote {
   const client = new KeyClient(options.vaultUrl, credential, clientOptions);
   const signers = new Map<string, InstanceType<KeysSdk['CryptographyClient']>>();
+  const generation = generations(clock, random);
   const seconds = (): string => String(Math.floor(clock.now() / 1000));
 
   function stored(properties: Answer): (StoredKey & { handle: string }) | undefined {
     const found = properties.tags ?? {};
+    const made = generationTime(String(properties.name).slice('mutual-'.length));
+    if (made === undefined) return undefined;
     if (found[tags.domain] !== trustDomain || found[tags.server] === undefined || found[tags.id] === undefined)
       return undefined;
     return {
       id: found[tags.id],
       owner: found[tags.server],
       handle: properties.name,
-      made: properties.createdOn instanceof Date ? properties.createdOn.getTime() : 0,
+      made,
       used: Number(found[tags.used]) * 1000 || 0,
     };
   }
@@ -151,7 +155,7 @@ function vaultRemote(
       const { kty, ...shape } = kinds[type];
       const answer = await client.createKey(
         // Names are shared by all that use the vault, and one that was deleted cannot be taken again for months.
-        `mutual-${random.bytes(16).toString('hex')}`,
+        `mutual-${generation()}`,
         options.hsm ? `${kty}-HSM` : kty,
         {
           ...shape,

@@ -8,7 +8,7 @@ import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
 import { Fault, quote } from '../errors.ts';
 import { sleep } from '../run/clock.ts';
 import { jsonClient } from './json-client.ts';
-import { decodeName, encodeName } from './key-name.ts';
+import { decodeName, encodeName, generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
 import { type LoadPackage, loadOptional } from './load-package.ts';
 import type { GcpKmsOptions } from './options.ts';
@@ -107,6 +107,7 @@ function kmsRemote(
   { clock, random }: RemotePorts,
 ): Remote {
   const ring = options.keyRing;
+  const generation = generations(clock, random);
   const label = {
     // Values of labels are lower-case and short: a trust domain goes in as its hash.
     domain: createHash('sha256').update(trustDomain).digest('hex').slice(0, 40),
@@ -129,20 +130,22 @@ function kmsRemote(
     `labels.mutual-server-td = ${label.domain} AND labels.mutual-active = true${more}`;
 
   function stored(key: Answer): (StoredKey & { handle: string }) | undefined {
-    const id = decodeName(
-      String(key.name)
-        .split('/')
-        .at(-1)
-        ?.replace(/^mutual-[0-9a-f]{16}-/, '') ?? '',
-    );
+    // `<generation>-<id>`
+    const short = String(key.name).split('/').at(-1) ?? '';
+    const [id, made] = [decodeName(short.slice(33)), generationTime(short.slice(0, 32))];
     const labels = key.labels ?? {};
-    if (id === undefined || labels['mutual-server-td'] !== label.domain || labels['mutual-active'] !== 'true')
+    if (
+      id === undefined ||
+      made === undefined ||
+      labels['mutual-server-td'] !== label.domain ||
+      labels['mutual-active'] !== 'true'
+    )
       return undefined;
     return {
       id,
       owner: labels['mutual-server-id'] === label.server ? server : String(labels['mutual-server-id']),
       handle: key.name,
-      made: Date.parse(key.createTime) || 0,
+      made,
       used: Number(labels['mutual-last-update']) * 1000 || 0,
     };
   }
@@ -161,7 +164,7 @@ function kmsRemote(
     owner: server,
     ecdsa: 'der',
     async create(id, type, signal) {
-      const short = `mutual-${random.bytes(8).toString('hex')}-${encodeName(id)}`;
+      const short = `${generation()}-${encodeName(id)}`;
       if (short.length > longestName)
         throw new Fault('input/invalid', `the key name ${quote(id)} is too long for ${name}`);
       const made = await api.call(

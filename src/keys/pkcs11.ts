@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { describeSpki, keyTypeOfShape, keyTypes } from '../crypto/algorithms.ts';
 import { bitString, integer, nothing, objectId, sequence } from '../crypto/der.ts';
 import { Fault, quote } from '../errors.ts';
+import { generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
 import { type LoadPackage, loadOptional } from './load-package.ts';
 import type { Pkcs11Options } from './options.ts';
@@ -202,10 +203,7 @@ function slotOf(cryptoki: Cryptoki, options: Pkcs11Options, name: string): Handl
   if (found.length === 1) return found[0]!.slot;
   const labels = slots.map(({ label }) => quote(label)).join(', ') || 'none';
   throw found.length === 0
-    ? new Fault('keys/unavailable', `the ${name} is not there`, {
-        hint: 'Plug it in, or give keys.pkcs11.token the label of one that is.',
-        detail: `tokens: ${labels}`,
-      })
+    ? unreachable(name, `keys.pkcs11.token; the tokens that are there: ${labels}`, 'is not there')
     : new Fault('config/invalid', `${found.length} tokens have the label ${quote(options.token)}`, {
         hint: 'Give each a label of its own.',
       });
@@ -219,6 +217,7 @@ function tokenRemote(
   { clock, random }: RemotePorts,
 ): Remote {
   const name = nameOf(options);
+  const generation = generations(clock, random);
   const prefix = `mutual/${trustDomain}/${server}/`;
   /** Object handles of private keys by CKA_ID in hex. A handle means nothing after a reset, and is then looked for anew. */
   const handles = new Map<string, Handle>();
@@ -246,7 +245,8 @@ function tokenRemote(
   function describe(session: Handle, cryptoki: Cryptoki, object: Handle): RemoteKey | undefined {
     const label = attribute(session, cryptoki, object, 'CKA_LABEL').toString('utf8');
     const id = attribute(session, cryptoki, object, 'CKA_ID');
-    if (!label.startsWith(prefix) || id.length !== 16) return undefined;
+    const made = generationTime(id.toString('hex'));
+    if (!label.startsWith(prefix) || made === undefined) return undefined;
     const publicKey = spkiOf(
       (of) => attribute(session, cryptoki, object, of),
       attribute(session, cryptoki, object, 'CKA_KEY_TYPE').readUInt8(0) === constant('CKK_EC'),
@@ -257,7 +257,7 @@ function tokenRemote(
       id: label.slice(prefix.length),
       owner: server,
       handle: id.toString('hex'),
-      made: id.readUIntBE(0, 6),
+      made,
       type,
       publicKey,
     };
@@ -270,9 +270,7 @@ function tokenRemote(
     create: (id, type) =>
       token.use(async (session, cryptoki) => {
         const { shape } = keyTypes[type];
-        const number = Buffer.alloc(16);
-        number.writeUIntBE(clock.now(), 0, 6);
-        random.bytes(10).copy(number, 6);
+        const number = Buffer.from(generation(), 'hex');
         const shared: Template = [
           { type: constant('CKA_TOKEN'), value: true },
           { type: constant('CKA_LABEL'), value: `${prefix}${id}` },

@@ -18,7 +18,7 @@ export interface VaultAnswer {
 export interface VaultSession {
   /**
    * Calls `/v1/<path>`. Gives the answer for 2xx and 404; throws `keys/unavailable` for everything else.
-   * @param method GET, POST, DELETE, LIST
+   * @param method GET, POST, DELETE, or LIST, which is sent as a GET that every proxy knows
    * @param doing for messages: `signing`
    */
   call(method: string, path: string, doing: string, body?: object, signal?: AbortSignal): Promise<VaultAnswer>;
@@ -68,7 +68,11 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
       ...(options.namespace !== undefined && { 'x-vault-namespace': options.namespace }),
     };
     const answer = await client
-      .call(method, `/v1/${path}`, { headers, body, signal: signal ?? ended.signal })
+      .call(method === 'LIST' ? 'GET' : method, `/v1/${path}${method === 'LIST' ? '?list=true' : ''}`, {
+        headers,
+        body,
+        signal: signal ?? ended.signal,
+      })
       .catch((error: unknown) => {
         throw unreachable(name, `${options.address}: ${String(error)}`);
       });
@@ -174,7 +178,7 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
         if (answer.status === 403 && attempt === 0) {
           // Somebody else may have logged in meanwhile.
           if (used !== token?.value) continue;
-          if (clock.now() - lastLogin >= loginAtMostEvery) {
+          if (loggingIn !== undefined || clock.now() - lastLogin >= loginAtMostEvery) {
             await login(signal);
             continue;
           }

@@ -5,7 +5,7 @@
 import { createHash, createPublicKey } from 'node:crypto';
 import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
 import { Fault, quote } from '../errors.ts';
-import { decodeName, encodeName } from './key-name.ts';
+import { decodeName, encodeName, generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
 import type { VaultKeysOptions } from './options.ts';
 import {
@@ -49,18 +49,23 @@ function transit(
   session: VaultSession,
   path: string,
   { trustDomain, server }: { trustDomain: string; server: string },
-  { random }: RemotePorts,
+  { clock, random }: RemotePorts,
 ): Remote {
+  const generation = generations(clock, random);
   const prefix = `mutual.${encodeName(trustDomain)}.${encodeName(server)}.`;
 
   /** Undefined for a name that another program, server or trust domain made. */
-  const idIn = (handle: string): string | undefined => {
+  function partsOf(handle: string): { id: string; made: number } | undefined {
     if (!handle.startsWith(prefix)) return undefined;
-    const [id, generation, ...more] = handle.slice(prefix.length).split('.');
-    return id === undefined || generation === undefined || more.length > 0 ? undefined : decodeName(id);
-  };
+    const [name = '', generation = '', ...more] = handle.slice(prefix.length).split('.');
+    const [id, made] = [decodeName(name), generationTime(generation)];
+    return id === undefined || made === undefined || more.length > 0 ? undefined : { id, made };
+  }
 
-  async function read(handle: string, id: string, signal: AbortSignal): Promise<RemoteKey | undefined> {
+  async function read(handle: string, signal: AbortSignal): Promise<RemoteKey | undefined> {
+    const parts = partsOf(handle);
+    if (parts === undefined) return undefined;
+    const { id, made } = parts;
     const { status, data } = await session.call('GET', `${path}/keys/${handle}`, 'reading a key', undefined, signal);
     if (status === 404) return undefined;
     const first = (data.keys as { [version: string]: { public_key?: unknown; creation_time?: unknown } } | undefined)?.[
@@ -75,7 +80,7 @@ function transit(
       handle,
       type: keyTypeOf(publicKey),
       publicKey: publicKey.export({ format: 'der', type: 'spki' }),
-      made: Date.parse(String(first.creation_time)) || 0,
+      made,
     };
   }
 
@@ -84,11 +89,11 @@ function transit(
     owner: server,
     ecdsa: 'der',
     async create(id, type, signal) {
-      const handle = `${prefix}${encodeName(id)}.${random.bytes(8).toString('hex')}`;
+      const handle = `${prefix}${encodeName(id)}.${generation()}`;
       const body = { type: transitTypes[type], exportable: false, allow_plaintext_backup: false };
       const { status } = await session.call('POST', `${path}/keys/${handle}`, 'making a key', body, signal);
       if (status === 404) throw noEngine(path);
-      const made = await read(handle, id, signal);
+      const made = await read(handle, signal);
       if (made === undefined) throw garbled(name, `that it has not the key ${quote(id)} that it made`);
       if (made.type !== type) throw garbled(name, `with a key of type ${made.type} for one of type ${type}`);
       return made;
@@ -96,12 +101,7 @@ function transit(
     async list(signal) {
       const { data } = await session.call('LIST', `${path}/keys`, 'listing keys', undefined, signal);
       const handles = Array.isArray(data.keys) ? data.keys.filter((one) => typeof one === 'string') : [];
-      const found = await Promise.all(
-        handles.map(async (handle) => {
-          const id = idIn(handle);
-          return id === undefined ? undefined : read(handle, id, signal);
-        }),
-      );
+      const found = await Promise.all(handles.map((handle) => read(handle, signal)));
       return found.filter((key) => key !== undefined);
     },
     async sign(key, data, signal) {

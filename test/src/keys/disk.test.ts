@@ -14,7 +14,7 @@ async function folder(): Promise<{ path: string; close(): Promise<void> }> {
   return { path: join(made, 'keys.json'), close: () => rm(made, { recursive: true }) };
 }
 
-keyStoreSuite('disk', async () => {
+keyStoreSuite('disk', { exportable: true }, async () => {
   const { path, close } = await folder();
   return { keys: await diskKeys(path), reopen: () => diskKeys(path), close };
 });

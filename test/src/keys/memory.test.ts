@@ -1,4 +1,4 @@
 import { memoryKeys } from '../../../src/keys/memory.ts';
 import { keyStoreSuite } from '../../suites/key-store.ts';
 
-keyStoreSuite('memory', async () => ({ keys: memoryKeys(), close: async () => {} }));
+keyStoreSuite('memory', { exportable: true }, async () => ({ keys: memoryKeys(), close: async () => {} }));
