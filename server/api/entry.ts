@@ -1,6 +1,7 @@
 /** spire.api.server.entry.v1.Entry: registration entries for operators, authorised entries for agents. */
 import { Fault, quote, Status } from '../../src/errors.ts';
-import type { Call, Service } from '../../src/rpc/serve.ts';
+import { messageCodec } from '../../src/rpc/load.ts';
+import { type Call, encoded, type Service } from '../../src/rpc/serve.ts';
 import { checkEntry, type EntryDraft, type EntryPatch } from '../../src/spiffe/entry.ts';
 import {
   isMemberOf,
@@ -23,7 +24,8 @@ import { entrySize } from './sync-group.ts';
 
 /** Bytes, by the cautious measure of `entrySize`. */
 const largestEntry = 128 * 1024;
-const largestAnswer = 1024 * 1024;
+const largestAnswer = 1_000_000;
+const authorizedCodec = () => messageCodec('spire.api.server.entry.v1.GetAuthorizedEntriesResponse');
 
 interface EntryFilter {
   by_spiffe_id: WireId | null;
@@ -164,13 +166,14 @@ export function entryService(context: Context): Service {
 
     GetAuthorizedEntries({ output_mask }: { output_mask: EntryMask | null }, call: Call) {
       const entries = authorizedEntries(world, context.rightsOf(call).node!);
-      // The call has no pages, and only agents of long ago make it.
-      if (entries.reduce((sum, entry) => sum + entrySize(entry), 0) > largestAnswer) {
-        throw new Fault('limit/exceeded', `${entries.length} entries do not fit into one message`, {
-          hint: 'Use an agent that knows SyncAuthorizedEntries: SPIRE 1.7 or newer.',
-        });
-      }
-      return { entries: entries.map((entry) => entryToWire(entry, output_mask)) };
+      const answer = { entries: entries.map((entry) => entryToWire(entry, output_mask)) };
+      // The call has no pages, and only older agents make it. Their entries are counted exactly when that could matter.
+      if (entries.reduce((sum, entry) => sum + entrySize(entry), 0) < largestAnswer) return answer;
+      const bytes = authorizedCodec().encode(answer);
+      if (bytes.length < largestAnswer) return encoded(bytes);
+      throw new Fault('limit/exceeded', `${entries.length} entries do not fit into one message`, {
+        hint: 'Use an agent that calls SyncAuthorizedEntries.',
+      });
     },
 
     SyncAuthorizedEntries: syncAuthorizedEntries(context),
