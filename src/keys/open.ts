@@ -53,12 +53,6 @@ export async function openSealer(options: KeysOptions, ports: KeyPorts): Promise
 
 async function wrapperOf(options: KeysOptions, seal: SealOptions, ports: KeyPorts): Promise<KeyWrapper> {
   const load = ports.load ?? loadPackage;
-  const key = (): string => {
-    if (seal.wrappingKey !== undefined) return seal.wrappingKey;
-    throw new Fault('config/invalid', `keys.seal.by ${seal.by} is given without a key`, {
-      hint: 'Give keys.seal.wrappingKey the name of the key that wraps.',
-    });
-  };
   switch (seal.by) {
     case 'passphrase': {
       const hint = 'Give keys.seal.passphraseFile or MUTUAL_KEYS_SEAL_PASSPHRASE.';
@@ -66,14 +60,25 @@ async function wrapperOf(options: KeysOptions, seal: SealOptions, ports: KeyPort
       return passphraseWrapper(passphrase, ports.random);
     }
     case 'vault':
-      return (await import('./vault.ts')).vaultWrapper(needed(options, 'vault'), key(), ports);
+      return (await import('./vault.ts')).vaultWrapper(needed(options, 'vault'), keyOf(seal), ports);
     case 'aws-kms':
-      return (await import('./aws-kms.ts')).awsKmsWrapper(needed(options, 'awsKms'), key(), load);
+      return (await import('./aws-kms.ts')).awsKmsWrapper(needed(options, 'awsKms'), keyOf(seal), load);
     case 'gcp-kms':
-      return (await import('./gcp-kms.ts')).gcpKmsWrapper(needed(options, 'gcpKms'), key(), load);
+      return (await import('./gcp-kms.ts')).gcpKmsWrapper(needed(options, 'gcpKms'), keyOf(seal), load);
     case 'azure-key-vault':
-      return (await import('./azure-key-vault.ts')).azureKeyVaultWrapper(needed(options, 'azureKeyVault'), key(), load);
+      return (await import('./azure-key-vault.ts')).azureKeyVaultWrapper(
+        needed(options, 'azureKeyVault'),
+        keyOf(seal),
+        load,
+      );
   }
+}
+
+function keyOf(seal: SealOptions): string {
+  if (seal.wrappingKey !== undefined) return seal.wrappingKey;
+  throw new Fault('config/invalid', `keys.seal.by ${seal.by} is given without a key`, {
+    hint: 'Give keys.seal.wrappingKey the name of the key that wraps.',
+  });
 }
 
 function needed<K extends 'pkcs11' | 'vault' | 'awsKms' | 'gcpKms' | 'azureKeyVault'>(

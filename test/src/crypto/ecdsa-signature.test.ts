@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { generateKey } from '../../../src/crypto/algorithms.ts';
 import { integer, sequence } from '../../../src/crypto/der.ts';
-import { rawSignature } from '../../../src/crypto/ecdsa-signature.ts';
+import { derSignature, rawSignature } from '../../../src/crypto/ecdsa-signature.ts';
 import { fault } from '../../support/fault.ts';
 
 for (const [type, curve, hash] of [
@@ -44,4 +44,17 @@ test('what is no signature of the curve is refused', () => {
   ]) {
     assert.throws(() => rawSignature(der, 'P-256'), fault('der/invalid'));
   }
+});
+
+test('r and s become DER and again r and s, and what is no signature is refused', () => {
+  const number = fc.bigInt({ min: 1n, max: 2n ** 256n - 1n });
+  fc.assert(
+    fc.property(number, number, (r, s) => {
+      const raw = Buffer.from([r, s].map((value) => value.toString(16).padStart(64, '0')).join(''), 'hex');
+      assert.deepEqual(derSignature(raw, 'P-256'), sequence(integer(r), integer(s)));
+      assert.deepEqual(rawSignature(derSignature(raw, 'P-256'), 'P-256'), raw);
+    }),
+  );
+  assert.throws(() => derSignature(Buffer.alloc(63, 1), 'P-256'), fault('der/invalid', /63 bytes, not 64/));
+  assert.throws(() => derSignature(Buffer.alloc(64), 'P-256'), fault('der/invalid', /zero/));
 });
