@@ -2,6 +2,7 @@
 
 import { nearest } from '../src/config/nearest.ts';
 import { Fault, quote } from '../src/errors.ts';
+import { checkEndpointUrl } from '../src/spiffe/bundle-endpoint.ts';
 import { parseId, parseTrustDomainOrId, type TrustDomain } from '../src/spiffe/id.ts';
 import { bundleMessage } from './bundle-text.ts';
 import type { Message } from './caller.ts';
@@ -89,11 +90,6 @@ function relationship(
   bundle: string | undefined,
   format: 'pem' | 'spiffe',
 ): Message {
-  if (!URL.canParse(url) || new URL(url).protocol !== 'https:' || new URL(url).username !== '') {
-    throw new Fault('input/invalid', `bundle endpoint URL ${quote(url)} is not valid`, {
-      hint: 'Give an https URL without a user name, such as https://other.org:8443/.',
-    });
-  }
   if (profile === 'https_web' && endpointId !== undefined) {
     throw new Fault(
       'usage/invalid',
@@ -103,7 +99,7 @@ function relationship(
   }
   return {
     trust_domain: name,
-    bundle_endpoint_url: url,
+    bundle_endpoint_url: checkEndpointUrl(url),
     ...(profile === 'https_web' ? { https_web: {} } : { https_spiffe: { endpoint_spiffe_id: endpointId } }),
     ...(bundle !== undefined && { trust_domain_bundle: bundleMessage(bundle, name, format) }),
   };
