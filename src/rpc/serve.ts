@@ -8,11 +8,13 @@ import { type AddressInfo, createServer, type Server as NetServer, type Socket }
 import { createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import type { Certificate } from '../crypto/certificate.ts';
 import { Fault, quote } from '../errors.ts';
+import { systemClock } from '../run/clock.ts';
 import type { Live } from '../run/live.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import type { Caller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
+import { handshakesInTurn } from './handshakes.ts';
 import { listenOnPath } from './socket-path.ts';
 import { type KernelPorts, linux, peerOf } from './unix-peer.ts';
 
@@ -106,24 +108,25 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
       }
     },
   );
-  server.maxConnections = limits.connections;
+  const front = handshakesInTurn(server, options.clock ?? systemClock);
+  front.maxConnections = limits.connections;
   server.on('tlsClientError', (error, socket) => {
     options.onRefused?.(untrusted('the TLS handshake failed', error.message), plainAddress(socket.remoteAddress ?? ''));
   });
   const unfollow = options.context.onChange((context) => server.setSecureContext(secure(context)));
   try {
-    await listenOnPort(server, options.host, options.port);
+    await listenOnPort(front, options.host, options.port);
   } catch (error) {
     unfollow();
     throw error;
   }
-  const { port } = server.address() as AddressInfo;
+  const { port } = front.address() as AddressInfo;
   return {
     address: options.host.includes(':') ? `[${options.host}]:${port}` : `${options.host}:${port}`,
     port,
     async close(graceMs) {
       unfollow();
-      await connections.close(server, graceMs);
+      await connections.close(front, graceMs);
     },
   };
 }
