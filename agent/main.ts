@@ -2,6 +2,7 @@
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
+import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { startAgent } from './agent.ts';
 import { readAgentOptions } from './config.ts';
@@ -11,6 +12,7 @@ import { readAgentOptions } from './config.ts';
  * starting or going on, such as its eviction.
  */
 export async function runAgent(sources: Sources): Promise<void> {
+  const growNursery = boundHeap();
   const { options, warnings } = await readAgentOptions(sources);
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
@@ -26,6 +28,7 @@ export async function runAgent(sources: Sources): Promise<void> {
   process.once('SIGTERM', stop);
   try {
     const agent = await started;
+    growNursery();
     await agent.closed;
     await agent.close();
   } finally {

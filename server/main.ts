@@ -3,6 +3,7 @@
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
+import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { readServerOptions } from './config.ts';
 import { startServer } from './server.ts';
@@ -39,6 +40,7 @@ export async function migrateDatabase(sources: Sources, newLogId: boolean): Prom
  * starting or going on.
  */
 export async function runServer(sources: Sources): Promise<void> {
+  const growNursery = boundHeap();
   const { options, warnings } = await readServerOptions(sources);
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
@@ -47,6 +49,7 @@ export async function runServer(sources: Sources): Promise<void> {
   process.on('SIGUSR2', reopen);
   try {
     const server = await startServer(options, { clock, random: systemRandom, log });
+    growNursery();
     const stop = (signal: NodeJS.Signals): void => {
       log.info({ signal }, 'server stopping');
       void server.close();
