@@ -2,7 +2,6 @@
  * Rate limits by caller address. A call over the rate waits for its turn, as SPIRE's do; it is refused only when its
  * turn cannot come: it asks for more than the bucket holds, or its deadline is nearer than its turn.
  */
-import { LRUCache } from 'lru-cache';
 import { Fault } from '../../src/errors.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import { type Clock, sleep } from '../../src/run/clock.ts';
@@ -26,7 +25,8 @@ export type Limiter = (call: Call, kind: keyof Rates, count?: number) => Promise
 
 /** @param recheck called after a wait: who had rights before it may have none after it */
 export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) => Promise<unknown>): Limiter {
-  const fullAt = new LRUCache<string, number>({ max: mostCallers });
+  // Longest untouched first.
+  const fullAt = new Map<string, number>();
   return async (call, kind, count = 1) => {
     const rate = rates[kind];
     if (rate === 0 || call.caller.kind === 'unix') return;
@@ -50,7 +50,9 @@ export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) =>
         },
       );
     }
+    fullAt.delete(key);
     fullAt.set(key, full);
+    if (fullAt.size > mostCallers) fullAt.delete(fullAt.keys().next().value as string);
     if (wait <= 0) return;
     await sleep(clock, wait, call.signal);
     await recheck(call);
