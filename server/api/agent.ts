@@ -1,5 +1,5 @@
 /** spire.api.server.agent.v1.Agent: node attestation and renewal for agents, the list of nodes for operators. */
-import { parseCsr } from '../../src/crypto/csr.ts';
+import { type Csr, parseCsr } from '../../src/crypto/csr.ts';
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { isAgentId, isMemberOf, makeId, requireWorkloadId, type SpiffeId } from '../../src/spiffe/id.ts';
@@ -58,11 +58,15 @@ export async function agentService(context: Context): Promise<Service> {
     return cutPage(() => world.nodes.values(), agentFilter(filter), size, token, nodeSize);
   }
 
-  /** Signs the agent's certificate: the ID is the one that was proved, the request gives the key alone. */
-  async function sign(csr: Buffer | undefined, id: SpiffeId) {
+  function readCsr(csr: Buffer | undefined): Csr {
     if (!csr || csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
     const request = parseCsr(csr);
     if (!request.verify()) throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
+    return request;
+  }
+
+  /** Signs the agent's certificate: the ID is the one that was proved, the request gives the key alone. */
+  function sign(request: Csr, id: SpiffeId) {
     return issueX509Svid(
       authorities.x509.signer.value,
       { id, spki: request.spki, ttl: options.agentTtl, dnsNames: [] },
@@ -95,14 +99,18 @@ export async function agentService(context: Context): Promise<Service> {
         },
       );
     }
-    const proof = await attestor(params.data.payload, async (challenge) => {
+    const proving = attestor(params.data.payload, async (challenge) => {
       await send({ challenge });
       const next = await read();
       const response = next.done ? undefined : next.value.challenge_response;
       if (!response) throw new Fault('input/invalid', 'malformed param: expected a challenge response');
       return response;
     });
-    const svid = await sign(params.params.csr, proof.id);
+    // While the store looks for the token, in its own thread, the request is read in this one.
+    proving.catch(() => {});
+    const request = readCsr(params.params.csr);
+    const proof = await proving;
+    const svid = await sign(request, proof.id);
     const outcome = await store.nodes.attest(
       {
         id: proof.id,
@@ -188,7 +196,7 @@ export async function agentService(context: Context): Promise<Service> {
         throw new Fault('caller/denied', 'agent must reattest instead of renew', { reason: 'AGENT_MUST_REATTEST' });
       }
       if (!params) throw new Fault('input/invalid', 'params cannot be nil');
-      const svid = await sign(params.csr, node.id);
+      const svid = await sign(readCsr(params.csr), node.id);
       if (!(await store.nodes.renew(node.id, svid.serial, Math.floor(svid.notAfter / 1000)))) {
         // Banned or evicted since the access check, which says which.
         await recheck(call);
