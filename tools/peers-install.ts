@@ -33,16 +33,20 @@ const needs = {
   go: { command: 'go', args: ['version'], hint: 'install Go 1.26 or newer and have `go` in PATH' },
   ours: { command: 'go', args: ['version'], hint: 'install Go 1.26 or newer and have `go` in PATH' },
   python: { command: 'python3', args: ['-m', 'venv', '-h'], hint: 'install Python 3.10 or newer with its venv module' },
+  npm: { command: 'npm', args: ['--version'], hint: 'have `npm` in PATH' },
+  apt: { command: 'apt-get', args: ['--version'], hint: 'install the package by the means of this system' },
 };
 
 function requireTool(peer: Peer): void {
   const { command, args, hint } = needs[peer.recipe.kind];
+  if (standsAlready(peer)) return;
   if (spawnSync(command, args, { stdio: 'ignore' }).status !== 0)
     throw new Error(`${peer.name} needs \`${command} ${args.join(' ')}\` to work: ${hint}`);
 }
 
 /** A build made by hand in the same place counts when it says that it is the wanted version. */
 function standsAlready(peer: Peer): boolean {
+  if (peer.recipe.kind === 'apt') return existsSync(peer.path);
   if (peer.recipe.kind !== 'go' || !existsSync(peer.path)) return false;
   const { stdout, stderr } = spawnSync(peer.path, ['--version'], { encoding: 'utf8' });
   return `${stdout}${stderr}`.includes(peer.version);
@@ -51,7 +55,7 @@ function standsAlready(peer: Peer): boolean {
 async function install(peer: Peer): Promise<void> {
   const { recipe, path } = peer;
   const scratch = join(peersCache, 'src', peer.name);
-  mkdirSync(dirname(path), { recursive: true });
+  if (recipe.kind !== 'apt') mkdirSync(dirname(path), { recursive: true });
   switch (recipe.kind) {
     case 'go': {
       if (standsAlready(peer)) return;
@@ -81,6 +85,27 @@ async function install(peer: Peer): Promise<void> {
         peersCache,
       );
       await run(python, ['-c', recipe.check], peersCache);
+      return;
+    }
+    case 'npm': {
+      const folder = join(peersCache, peer.name);
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'package.json'), '{"private":true}\n');
+      const flags = ['--no-audit', '--no-fund', '--no-save', '--ignore-scripts', '--loglevel=error'];
+      await run('npm', ['install', ...flags, ...recipe.packages], folder);
+      return;
+    }
+    case 'apt': {
+      if (standsAlready(peer)) return;
+      const words = ['install', '-y', '-qq', '--no-install-recommends', recipe.package];
+      const quiet = { DEBIAN_FRONTEND: 'noninteractive' };
+      // The lists of a fresh machine are empty.
+      await run('apt-get', words, peersCache, quiet).catch(async () => {
+        await run('apt-get', ['update', '-qq'], peersCache, quiet);
+        await run('apt-get', words, peersCache, quiet);
+      });
+      if (!existsSync(path)) throw new Error(`${recipe.package} was installed, and ${path} is not there`);
       return;
     }
   }

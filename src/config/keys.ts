@@ -95,7 +95,10 @@ export const keyManagerSections = {
   ),
   gcpKms: optionalSection('Keys in Google Cloud KMS. Needs the package `google-auth-library`.', {
     keyRing: required(gcpKeyRing, 'The key ring, such as `projects/P/locations/L/keyRings/R`.'),
-    credentialsFile: optional(path, "A service account's JSON; without it the credentials of the machine count."),
+    credentialsFile: optional(
+      path,
+      'The JSON of a service account or of a workload identity federation; without it the credentials of the machine count.',
+    ),
     endpoint: optional(serviceUrl, "Another address than Google's."),
     protection: setting(choice('software', 'hsm'), 'software', 'Where new keys are made.'),
   }),

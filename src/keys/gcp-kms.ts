@@ -5,6 +5,7 @@
  */
 import { createHash, createPublicKey } from 'node:crypto';
 import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { parseJsonObject } from '../crypto/json.ts';
 import { Fault, quote } from '../errors.ts';
 import { sleep } from '../run/clock.ts';
 import { jsonClient } from './json-client.ts';
@@ -23,6 +24,7 @@ import {
   unreachable,
 } from './remote-keys.ts';
 import type { KeyWrapper } from './seal.ts';
+import { readSecretFile } from './secret-file.ts';
 import type { StoredKey } from './upkeep.ts';
 
 const name = 'Google Cloud KMS';
@@ -42,8 +44,19 @@ const pollEvery = 250;
 // biome-ignore lint/suspicious/noExplicitAny: answers of the API; each is looked into where it is read.
 type Answer = any;
 
+type Token = string | null | undefined;
+/** What is used of the package. */
 interface Sdk {
-  GoogleAuth: new (config: object) => { getAccessToken(): Promise<string | null | undefined> };
+  GoogleAuth: new (config: { scopes: string[] }) => { getAccessToken(): Promise<Token> };
+  JWT: new (config: {
+    email: unknown;
+    key: unknown;
+    keyId: unknown;
+    scopes: string[];
+  }) => {
+    getAccessToken(): Promise<{ token?: Token }>;
+  };
+  IdentityPoolClient: new (description: object) => { scopes?: string[]; getAccessToken(): Promise<{ token?: Token }> };
 }
 
 interface Api {
@@ -53,16 +66,16 @@ interface Api {
 }
 
 async function connect(options: GcpKmsOptions, load: LoadPackage, wanted: string): Promise<Api> {
-  const { GoogleAuth } = await loadOptional<Sdk>(load, packageName, wanted);
-  const auth = new GoogleAuth({
-    scopes: [scope],
-    ...(options.credentialsFile !== undefined && { keyFile: options.credentialsFile }),
-  });
+  const sdk = await loadOptional<Sdk>(load, packageName, wanted);
+  const takeToken = await credentialsOf(sdk, options.credentialsFile);
   const client = jsonClient(options.endpoint ?? 'https://cloudkms.googleapis.com');
   return {
     async call(method, path, doing, body, signal) {
-      const token = await auth.getAccessToken().catch((error: unknown) => {
-        throw refused(name, 'the credentials', error);
+      const token = await takeToken().catch((error: unknown) => {
+        const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } };
+        const isAway =
+          /^(E[A-Z]+|EAI_AGAIN)$/.test(String(code ?? cause?.code)) && code !== 'ENOENT' && code !== 'EACCES';
+        throw isAway ? unreachable(name, error) : refused(name, 'the credentials', error);
       });
       const answer = await client
         .call(method, `/v1/${path}`, { headers: { authorization: `Bearer ${token}` }, body, signal })
@@ -83,6 +96,37 @@ async function connect(options: GcpKmsOptions, load: LoadPackage, wanted: string
     },
     close: () => client.close(),
   };
+}
+
+/** Tokens by the file given, of a service account or of a federated identity; else by the credentials of the machine. */
+async function credentialsOf(sdk: Sdk, path: string | undefined): Promise<() => Promise<Token>> {
+  const scopes = [scope];
+  if (path === undefined) {
+    const auth = new sdk.GoogleAuth({ scopes });
+    return () => auth.getAccessToken();
+  }
+  const text = await readSecretFile(path, 'credentials for Google Cloud');
+  const refuse = (cause?: unknown): Fault =>
+    new Fault(
+      'config/invalid',
+      `the file of the credentials for Google Cloud, ${quote(path)}, is neither of a service account nor of a workload identity federation`,
+      { cause },
+    );
+  try {
+    const given = parseJsonObject(text, 'it');
+    if (given.type === 'service_account') {
+      const { client_email: email, private_key: key, private_key_id: keyId } = given;
+      const account = new sdk.JWT({ email, key, keyId, scopes });
+      return async () => (await account.getAccessToken()).token;
+    }
+    if (given.type !== 'external_account') throw refuse();
+    const federated = new sdk.IdentityPoolClient(JSON.parse(text) as object);
+    federated.scopes = scopes;
+    return async () => (await federated.getAccessToken()).token;
+  } catch (error) {
+    // What a parser says could quote the key.
+    throw error instanceof Fault && error.code === 'config/invalid' ? error : refuse(error);
+  }
 }
 
 /** Opens the store. Throws `config/invalid` when the package is missing, `keys/unavailable` when KMS refuses or is away. */

@@ -58,7 +58,7 @@ export interface AwsKmsOptions {
 export interface GcpKmsOptions {
   /** `projects/P/locations/L/keyRings/R` */
   readonly keyRing: string;
-  /** A service account's JSON; without it the machine's own credentials. */
+  /** JSON of a service account or of a federated identity; without it the machine's own credentials. */
   readonly credentialsFile?: string;
   readonly endpoint?: string;
   readonly protection: 'software' | 'hsm';

@@ -1,15 +1,8 @@
 /**
- * A stand-in for Google Cloud KMS, over real HTTP, and for the token endpoint of a service account. It makes real keys and
+ * A stand-in for Google Cloud KMS, over real HTTP, and for the endpoint that exchanges tokens. It makes real keys and
  * really signs, takes a moment to make a version as Google does, and refuses every field that the API does not have there.
  */
-import {
-  createCipheriv,
-  createDecipheriv,
-  generateKeyPairSync,
-  type KeyObject,
-  randomBytes,
-  verify,
-} from 'node:crypto';
+import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { generateKeyAside, type KeyType } from '../../src/crypto/algorithms.ts';
@@ -33,8 +26,8 @@ export interface FakeGcpKms {
   readonly calls: string[];
   /** Requests that are being answered. */
   readonly busy: number;
-  /** A service account's file, whose tokens come from here. */
-  serviceAccount(): object;
+  /** A description of a federated identity, whose token in `file` is exchanged here. */
+  federation(file: string): object;
   /** In place of google-auth-library: gives a token that is taken here. */
   readonly package: object;
   /** What a forbidden account gets. */
@@ -51,11 +44,12 @@ const types: Readonly<Record<string, [KeyType, string]>> = {
   RSA_SIGN_PKCS1_4096_SHA256: ['rsa-4096', 'sha256'],
 };
 
+const audience = '//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/spiffe';
+
 export async function fakeGcpKms(): Promise<FakeGcpKms> {
   const keyRing = 'projects/p/locations/global/keyRings/r';
   const keys = new Map<string, FakeKey>();
   const tokens = new Set<string>();
-  const account = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const wrapping = randomBytes(32);
   let server: Server;
   let port = 0;
@@ -75,18 +69,19 @@ export async function fakeGcpKms(): Promise<FakeGcpKms> {
     labels,
   });
 
-  /** RFC 7523: a JWT signed by the account's key buys a token. */
+  /** RFC 8693: a token of the machine's own buys one of Google's. */
   function token(form: URLSearchParams): [number, object] {
-    const [header = '', claims = '', signature = ''] = String(form.get('assertion')).split('.');
-    const said = JSON.parse(Buffer.from(claims, 'base64url').toString());
     const good =
-      form.get('grant_type') === 'urn:ietf:params:oauth:grant-type:jwt-bearer' &&
-      said.scope === 'https://www.googleapis.com/auth/cloudkms' &&
-      verify('sha256', Buffer.from(`${header}.${claims}`), account.publicKey, Buffer.from(signature, 'base64url'));
-    if (!good) return [400, { error: 'invalid_grant' }];
+      form.get('grant_type') === 'urn:ietf:params:oauth:grant-type:token-exchange' &&
+      form.get('subject_token') === 'the.jwt.svid' &&
+      form.get('subject_token_type') === 'urn:ietf:params:oauth:token-type:jwt' &&
+      form.get('scope') === 'https://www.googleapis.com/auth/cloudkms' &&
+      form.get('audience') === audience;
+    if (!good) return [400, { error: 'invalid_grant', error_description: 'not the expected exchange' }];
     const access_token = `ya29.${randomBytes(8).toString('hex')}`;
     tokens.add(access_token);
-    return [200, { access_token, token_type: 'Bearer', expires_in: 3600 }];
+    const issued_token_type = 'urn:ietf:params:oauth:token-type:access_token';
+    return [200, { access_token, issued_token_type, token_type: 'Bearer', expires_in: 3600 }];
   }
 
   async function answerTo(method: string, url: URL, body: Record<string, unknown>): Promise<[number, object]> {
@@ -209,14 +204,12 @@ export async function fakeGcpKms(): Promise<FakeGcpKms> {
     get busy() {
       return busy;
     },
-    serviceAccount: () => ({
-      type: 'service_account',
-      project_id: 'p',
-      private_key_id: 'k',
-      private_key: account.privateKey.export({ format: 'pem', type: 'pkcs8' }),
-      client_email: 'mutual@p.iam.gserviceaccount.com',
-      client_id: '1',
-      token_uri: `${fake.endpoint}/token`,
+    federation: (file) => ({
+      type: 'external_account',
+      audience,
+      subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+      token_url: `${fake.endpoint}/token`,
+      credential_source: { file },
     }),
     package: {
       GoogleAuth: class {

@@ -159,12 +159,11 @@ export const cycles: Law = {
 export const imports: Law = {
   name: 'imports',
   check(sources) {
-    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-      dependencies: Record<string, string>;
-      devDependencies: Record<string, string>;
-    };
+    const { dependencies, optionalDependencies, devDependencies } = JSON.parse(
+      readFileSync(join(root, 'package.json'), 'utf8'),
+    ) as Record<'dependencies' | 'optionalDependencies' | 'devDependencies', Record<string, string>>;
     // Installed with one of ours and part of its interface.
-    const declared = new Set([...Object.keys(dependencies), 'protobufjs']);
+    const declared = new Set([...Object.keys({ ...dependencies, ...optionalDependencies }), 'protobufjs']);
     const toolsToo = new Set([...declared, ...Object.keys(devDependencies)]);
     return sources.flatMap((source) => {
       const program = isProgram(source);
