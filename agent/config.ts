@@ -16,6 +16,7 @@ import {
   trustDomain,
 } from '../src/config/kinds.ts';
 import { ownSocketRules, sharedSections } from '../src/config/shared.ts';
+import { workloadAttestorSections } from '../src/config/workload-attestors.ts';
 import {
   derived,
   type OptionsOf,
@@ -123,6 +124,7 @@ export const agentTable = {
         'The largest program to hash, in bytes; 0 is no limit, -1 never hashes.',
       ),
     }),
+    ...workloadAttestorSections,
   }),
   sds: section('What Envoys get, over SDS on the socket of the Workload API.', {
     enabled: setting(toggle, true, 'Serves SDS.'),

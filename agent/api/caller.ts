@@ -59,18 +59,21 @@ async function askServer(identities: Identities, ports: CallerPorts): Promise<Id
 
 /** The refusal: what was found about the process, and what an operator would do. */
 export function noIdentity(selectors: readonly Selector[], agentId: SpiffeId | undefined): Fault {
-  const named = selectors.slice(0, mostNamed).join(' ');
+  const named = selectors.slice(0, mostNamed).map(shown).join(' ');
   const more = selectors.length > mostNamed ? ` and ${selectors.length - mostNamed} more` : '';
-  const example = selectors.find((selector) => selector.startsWith('unix:uid:')) ?? selectors[0] ?? 'TYPE:VALUE';
+  const example = selectors.find((selector) => selector.startsWith('unix:uid:')) ?? selectors[0];
   return new Fault(
     'caller/denied',
     `no identity issued: no registration entry of this node matches the process, which has ${named}${more}`,
     {
-      hint: `Create one: mutual entry create --parent-id ${agentId ?? 'AGENT-ID'} --spiffe-id ID --selector ${example}`,
+      hint: `Create one: mutual entry create --parent-id ${agentId ?? 'AGENT-ID'} --spiffe-id ID --selector ${example === undefined ? 'TYPE:VALUE' : shown(example)}`,
       status: Status.PERMISSION_DENIED,
     },
   );
 }
+
+/** A selector for eyes and logs: of a variable of a container only the name, since its value may be a secret. */
+const shown = (selector: Selector): string => selector.replace(/^(docker:env:[^=]*=).*$/s, '$1...');
 
 /** How a stream ends whose caller had an identity and has none left (WA-25). */
 export const redacted = (): Fault =>

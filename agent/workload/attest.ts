@@ -1,13 +1,15 @@
 /**
  * Who is calling: every method at once about one process, and then the question whether it is still that process. Only if
  * so does anything count; a pid that was given to another meanwhile gets nothing. A connection is attested once and again
- * only when the process's fingerprint has changed.
+ * only when the process's fingerprint has changed. A method that failed takes its own selectors away and no others; it is
+ * asked again at the next call some seconds later.
  */
 import { Fault } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
 import type { UnixPeer } from '../../src/rpc/unix-peer.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import { type Selector, selectorSet } from '../../src/spiffe/selector.ts';
+import { failures } from './failures.ts';
 import type { WorkloadMethod } from './methods.ts';
 
 /** Sorted, without doubles. */
@@ -21,11 +23,22 @@ export interface WorkloadAttestor {
   attest(peer: UnixPeer): Attested | Promise<Attested>;
 }
 
+/** Milliseconds for which an answer without the selectors of some method counts. */
+const partialFor = 5_000;
+
+interface Known {
+  readonly fingerprint: string;
+  readonly selectors: Attested;
+  /** Milliseconds since the epoch. */
+  readonly until: number;
+}
+
 export function workloadAttestor(
   methods: readonly WorkloadMethod[],
   ports: { clock: Clock; log: Log },
 ): WorkloadAttestor {
-  const known = new WeakMap<UnixPeer, { fingerprint: string; selectors: Attested }>();
+  const failed = failures(ports.log, ports.clock);
+  const known = new WeakMap<UnixPeer, Known>();
   const underWay = new WeakMap<UnixPeer, Promise<Attested>>();
 
   const fingerprintOf = (pid: number): string => methods.map((method) => method.fingerprint(pid)).join('\n');
@@ -34,11 +47,12 @@ export function workloadAttestor(
     // A process may change while it is looked at (it may become another user): then what was found is a mixture.
     for (let attempt = 0; attempt < 3; attempt++) {
       const before = reading(peer, fingerprintOf);
-      const found = await askAll(peer.pid);
+      const { found, isWhole } = await askAll(peer);
       if (!peer.alive()) throw gone();
       if (reading(peer, fingerprintOf) !== before) continue;
       const selectors = selectorSet(found);
-      known.set(peer, { fingerprint: before, selectors });
+      const until = isWhole ? Number.POSITIVE_INFINITY : ports.clock.now() + partialFor;
+      known.set(peer, { fingerprint: before, selectors, until });
       return selectors;
     }
     throw new Fault('peer/unavailable', 'the calling process keeps changing who it is', {
@@ -46,23 +60,22 @@ export function workloadAttestor(
     });
   };
 
-  const askAll = async (pid: number): Promise<Selector[]> => {
+  const askAll = async (peer: UnixPeer): Promise<{ found: Selector[]; isWhole: boolean }> => {
+    const { pid } = peer;
     const answers = await Promise.allSettled(methods.map((method) => within(ports.clock, method, pid)));
     const found: Selector[] = [];
-    let answered = false;
+    let answered = 0;
     answers.forEach((answer, index) => {
       if (answer.status === 'fulfilled') {
-        answered = true;
+        answered++;
         found.push(...answer.value);
-      } else {
-        ports.log.warn({ method: methods[index]!.name, pid, err: answer.reason }, 'workload attestation failed');
-      }
+      } else if (peer.alive()) failed(methods[index]!.name, pid, answer.reason);
     });
-    if (!answered)
+    if (answered === 0)
       throw new Fault('peer/unavailable', 'the agent could not find out what the calling process is', {
         hint: 'Its log says why.',
       });
-    return found;
+    return { found, isWhole: answered === methods.length };
   };
 
   return {
@@ -73,7 +86,7 @@ export function workloadAttestor(
         const isSame = reading(peer, fingerprintOf) === before.fingerprint;
         // Asked last, as always: only now is it known whose fingerprint that was.
         if (!peer.alive()) throw gone();
-        if (isSame) return before.selectors;
+        if (isSame && ports.clock.now() < before.until) return before.selectors;
       }
       const already = underWay.get(peer);
       if (already !== undefined) return already;

@@ -2,6 +2,9 @@
 import type { Clock } from '../../src/run/clock.ts';
 import type { Selector } from '../../src/spiffe/selector.ts';
 import type { AgentOptions } from '../config.ts';
+import { type CgroupFiles, cgroupFiles } from './cgroup.ts';
+import { dockerMethod } from './docker.ts';
+import { podmanMethod } from './podman.ts';
 import { unixMethod } from './unix.ts';
 
 export interface WorkloadMethod {
@@ -17,10 +20,26 @@ export interface WorkloadMethod {
   fingerprint(pid: number): string;
 }
 
+type Options = AgentOptions['workloadAttestors'];
+interface Ports {
+  readonly clock: Clock;
+  readonly cgroups: CgroupFiles;
+}
+
+/** One row a method: what it is made from, or undefined where the options do not ask for it. */
+const table: readonly ((options: Options, ports: Ports) => WorkloadMethod | undefined)[] = [
+  ({ unix }, { clock }) => unixMethod(unix, clock),
+  ({ docker }, { cgroups }) => docker && dockerMethod(docker, cgroups),
+  ({ podman }, { cgroups }) => podman && podmanMethod(podman, cgroups),
+];
+
 /** The methods that the options ask for; `unix` always. */
 export function workloadMethods(
   options: Pick<AgentOptions, 'workloadAttestors'>,
   clock: Clock,
+  cgroups: CgroupFiles = cgroupFiles(),
 ): readonly WorkloadMethod[] {
-  return [unixMethod(options.workloadAttestors.unix, clock)];
+  return table
+    .map((make) => make(options.workloadAttestors, { clock, cgroups }))
+    .filter((method) => method !== undefined);
 }

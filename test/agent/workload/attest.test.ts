@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { workloadAttestor } from '../../../agent/workload/attest.ts';
 import type { WorkloadMethod } from '../../../agent/workload/methods.ts';
-import type { Fault } from '../../../src/errors.ts';
-import { silentLog } from '../../../src/log.ts';
+import { Fault } from '../../../src/errors.ts';
+import { createLog, silentLog } from '../../../src/log.ts';
 import type { UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { makeSelector } from '../../../src/spiffe/selector.ts';
 import { drivenClock } from '../../support/clock.ts';
@@ -172,4 +172,49 @@ test('a method that hangs holds up the others until its own deadline and no long
   await clock.advance(1);
   assert.deepEqual(found, ['a:m']);
   assert.equal(aborted, true);
+});
+
+test('what a failed method took away is looked for again some seconds later, on the same connection', async () => {
+  const process = { alive: true, mark: 'm' };
+  let isDown = true;
+  const { clock, attestor } = rig(
+    methodOf('a', process),
+    methodOf('b', process, async () => {
+      if (isDown) throw new Error('no daemon');
+      return [makeSelector('b', 'm')];
+    }),
+  );
+  const peer = peerOf(process);
+  const first = await attestor.attest(peer);
+  assert.deepEqual(first, ['a:m']);
+  isDown = false;
+  clock.jump(4_999);
+  assert.equal(attestor.attest(peer), first);
+  clock.jump(1);
+  const whole = await attestor.attest(peer);
+  assert.deepEqual(whole, ['a:m', 'b:m']);
+  clock.jump(86_400_000);
+  assert.equal(attestor.attest(peer), whole);
+});
+
+test('a method that keeps failing is one warning with its cause, whoever calls; another failure is another', async () => {
+  const process = { alive: true, mark: 'm' };
+  const clock = drivenClock();
+  const lines: string[] = [];
+  const log = createLog({ level: 'info', format: 'text', clock, write: (line) => lines.push(line) });
+  let fault = new Fault('peer/unavailable', 'docker at "/x" cannot be reached');
+  const methods = [methodOf('a', process), methodOf('docker', process, () => Promise.reject(fault))];
+  const attestor = workloadAttestor(methods, { clock, log });
+  for (let call = 0; call < 20; call++) await attestor.attest(peerOf(process));
+  assert.equal(lines.length, 1);
+  assert.match(lines[0]!, /workload attestation failed.*docker at "?.*cannot be reached/);
+  fault = new Fault('peer/failed', 'docker answers 500');
+  await attestor.attest(peerOf(process));
+  assert.equal(lines.length, 2);
+  clock.jump(600_000);
+  await attestor.attest(peerOf(process));
+  assert.equal(lines.length, 3);
+  process.alive = false;
+  await assert.rejects(async () => attestor.attest(peerOf(process)));
+  assert.equal(lines.length, 3);
 });

@@ -19,6 +19,7 @@ import { fileHashes } from '../../../agent/workload/file-hash.ts';
 import { identityLines, readIds } from '../../../agent/workload/process.ts';
 import { unixMethod } from '../../../agent/workload/unix.ts';
 import type { Fault } from '../../../src/errors.ts';
+import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
 import { drivenClock } from '../../support/clock.ts';
 
 const signal = new AbortController().signal;
@@ -177,4 +178,26 @@ test('the fingerprint changes with the program and with the names, and not by it
   const method = unixMethod({ discoverWorkloadPath: true, workloadSizeLimit: 0 }, drivenClock(), names());
   assert.equal(method.fingerprint(pid), method.fingerprint(pid));
   assert.notEqual(method.fingerprint(pid), method.fingerprint(process.pid));
+});
+
+workloadAttestorSuite('unix', async () => {
+  const child = spawn('/bin/sleep', ['1000'], { stdio: 'ignore' });
+  children.push(child);
+  await new Promise((resolve) => child.once('spawn', resolve));
+  const { uid, gid, groups } = readIds(identityLines(child.pid!));
+  const method = unixMethod(
+    { discoverWorkloadPath: false, workloadSizeLimit: 0 },
+    drivenClock(),
+    accounts(drivenClock(), { users: '/nowhere', groups: '/nowhere' }),
+  );
+  return {
+    method,
+    workload: child.pid!,
+    selectors: [`unix:uid:${uid}`, `unix:gid:${gid}`, ...groups.map((group) => `unix:supplementary_gid:${group}`)],
+    async end() {
+      child.kill('SIGKILL');
+      await new Promise((resolve) => child.once('exit', resolve));
+    },
+    close: () => void child.kill('SIGKILL'),
+  };
 });
