@@ -16,7 +16,7 @@ import {
   trustDomain,
 } from '../src/config/kinds.ts';
 import { ownSocketRules, sharedSections } from '../src/config/shared.ts';
-import { workloadAttestorSections } from '../src/config/workload-attestors.ts';
+import { workloadAttestorRules, workloadAttestorSections } from '../src/config/workload-attestors.ts';
 import {
   derived,
   type OptionsOf,
@@ -175,6 +175,7 @@ const bootstraps = ['trustBundle', 'trustBundleUrl', 'trustRootHash', 'insecureB
 const rules: readonly Rule<AgentOptions>[] = [
   ...ownSocketRules('socket', 'adminSocket'),
   ...keysRules,
+  ...workloadAttestorRules,
   {
     needs: [
       'joinToken',

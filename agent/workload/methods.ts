@@ -4,6 +4,7 @@ import type { Selector } from '../../src/spiffe/selector.ts';
 import type { AgentOptions } from '../config.ts';
 import { type CgroupFiles, cgroupFiles } from './cgroup.ts';
 import { dockerMethod } from './docker.ts';
+import { k8sMethod } from './k8s.ts';
 import { podmanMethod } from './podman.ts';
 import { unixMethod } from './unix.ts';
 
@@ -31,6 +32,7 @@ const table: readonly ((options: Options, ports: Ports) => WorkloadMethod | unde
   ({ unix }, { clock }) => unixMethod(unix, clock),
   ({ docker }, { cgroups }) => docker && dockerMethod(docker, cgroups),
   ({ podman }, { cgroups }) => podman && podmanMethod(podman, cgroups),
+  ({ k8s }, { clock, cgroups }) => k8s && k8sMethod(k8s, clock, cgroups),
 ];
 
 /** The methods that the options ask for; `unix` always. */

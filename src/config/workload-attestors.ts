@@ -1,7 +1,7 @@
 /** The options of the workload attestors beside `unix`, each a section that is there when the attestor is wanted. */
-import { optional, optionalSection, setting } from '../config.ts';
+import { optional, optionalSection, type Rule, setting } from '../config.ts';
 import { Fault, quote } from '../errors.ts';
-import { count, type Kind, listOf, path, socketPath, text } from './kinds.ts';
+import { count, duration, type Kind, listOf, path, socketPath, text, toggle } from './kinds.ts';
 
 const apiVersion: Kind<string> = {
   ...text,
@@ -16,6 +16,9 @@ const apiVersion: Kind<string> = {
 
 /** uid_t without -1, which stands for nobody. Root has its own engine. */
 const largestUid = 2 ** 32 - 2;
+const port = count(1, 65_535);
+/** Where Kubernetes puts the account of a pod. */
+const serviceAccount = '/var/run/secrets/kubernetes.io/serviceaccount';
 const version = optional(apiVersion, 'The version of the API to speak; without it the newest of the engine.');
 
 export const workloadAttestorSections = {
@@ -37,4 +40,80 @@ export const workloadAttestorSections = {
     ),
     version,
   }),
+  k8s: optionalSection('The pod and the container of a process, told by the kubelet of this node.', {
+    nodeName: optional(
+      text,
+      "The node's name, by which kubelet is reached and its certificate checked; without it 127.0.0.1 is.",
+      { env: 'MY_NODE_NAME' },
+    ),
+    kubeletSecurePort: setting(port, 10250, 'The port of kubelet with TLS.'),
+    kubeletReadOnlyPort: optional(
+      port,
+      'The port without TLS, where kubelet has one; it takes the place of the other.',
+    ),
+    kubeletCaPath: setting(
+      path,
+      `${serviceAccount}/ca.crt`,
+      "A PEM file with the roots that kubelet's certificate is checked by.",
+    ),
+    skipKubeletVerification: setting(toggle, false, 'Believes any certificate of kubelet.'),
+    tokenPath: setting(path, `${serviceAccount}/token`, 'The token to show kubelet, read anew each time.'),
+    certificatePath: optional(path, 'A PEM file with a client certificate, shown in place of a token.'),
+    privateKeyPath: optional(path, 'The PEM file of its key.'),
+    useAnonymousAuthentication: setting(toggle, false, 'Shows kubelet neither a token nor a certificate.'),
+    maxPollAttempts: setting(count(1, 600), 60, 'How often kubelet is asked about a container it does not list yet.'),
+    pollRetryInterval: setting(duration(10, 60_000), 500, 'How long to wait between two of those.'),
+    reloadInterval: setting(
+      duration(1_000, 86_400_000),
+      60_000,
+      'How long certificates count that were read, and what was found of a pod, whose labels may change.',
+    ),
+    disableContainerSelectors: setting(
+      toggle,
+      false,
+      'Gives what is known of the pod alone, also before kubelet lists the container.',
+    ),
+  }),
 } as const;
+
+interface WithAttestors {
+  readonly workloadAttestors: {
+    readonly k8s?: {
+      readonly kubeletReadOnlyPort?: number;
+      readonly skipKubeletVerification: boolean;
+      readonly useAnonymousAuthentication: boolean;
+      readonly certificatePath?: string;
+      readonly privateKeyPath?: string;
+    };
+    readonly podman?: { readonly users: readonly number[]; readonly userSocketPath: string };
+  };
+}
+
+/** What must be given together, and what is hardly meant. */
+export const workloadAttestorRules: readonly Rule<WithAttestors>[] = [
+  {
+    needs: ['workloadAttestors.k8s.certificatePath', 'workloadAttestors.k8s.privateKeyPath'],
+    check({ workloadAttestors: { k8s } }, report) {
+      if (k8s === undefined) return;
+      const at = 'workloadAttestors.k8s';
+      if ((k8s.certificatePath === undefined) !== (k8s.privateKeyPath === undefined)) {
+        const missing = k8s.certificatePath === undefined ? 'certificatePath' : 'privateKeyPath';
+        report.fault(`${at}.${missing}`, 'is needed too: a certificate and its key are given together');
+      } else if (k8s.certificatePath !== undefined && k8s.useAnonymousAuthentication) {
+        report.fault(`${at}.useAnonymousAuthentication`, 'is given beside certificatePath; keep one');
+      }
+      if (k8s.skipKubeletVerification && k8s.kubeletReadOnlyPort === undefined)
+        report.warn(`${at}.skipKubeletVerification`, 'whoever answers on the port of kubelet says what every pod is');
+    },
+  },
+  {
+    needs: ['workloadAttestors.podman.users', 'workloadAttestors.podman.userSocketPath'],
+    check({ workloadAttestors: { podman } }, report) {
+      if (podman === undefined || podman.users.length < 2 || podman.userSocketPath.includes('%d')) return;
+      report.fault(
+        'workloadAttestors.podman.userSocketPath',
+        `${quote(podman.userSocketPath)} is one socket for several users; write %d where the uid belongs`,
+      );
+    },
+  },
+];

@@ -126,6 +126,35 @@ const refused: [string, object, RegExp][] = [
     { workloadKeyType: 'rsa-4096' },
     /^--workload-key-type: "rsa-4096" is not one of/,
   ],
+  [
+    'a certificate for kubelet without its key',
+    { workloadAttestorsK8sCertificatePath: '/x' },
+    /^workloadAttestors.k8s.privateKeyPath: is needed too/,
+  ],
+  [
+    'a certificate for kubelet that is not to be shown',
+    {
+      workloadAttestorsK8sCertificatePath: '/x',
+      workloadAttestorsK8sPrivateKeyPath: '/y',
+      workloadAttestorsK8sUseAnonymousAuthentication: true,
+    },
+    /is given beside certificatePath; keep one$/,
+  ],
+  [
+    'one socket of Podman for two users',
+    { workloadAttestorsPodmanUsers: ['1', '2'], workloadAttestorsPodmanUserSocketPath: '/run/p.sock' },
+    /"\/run\/p.sock" is one socket for several users; write %d/,
+  ],
+  [
+    'root as a user with an engine of its own',
+    { workloadAttestorsPodmanUsers: ['0'] },
+    /"0" is not a whole number from 1/,
+  ],
+  [
+    'a version of Docker that is none',
+    { workloadAttestorsDockerVersion: '1.41/../..' },
+    /"1.41\/..\/.." is not a version of the API, such as 1.41/,
+  ],
 ];
 for (const [what, flags, says] of refused) {
   test(`refuses ${what}`, async () => {
@@ -138,6 +167,25 @@ for (const [what, flags, says] of refused) {
 test('insecure only by name, and then with a warning', async () => {
   const { warnings } = await readAgentOptions({ flags: { ...least, trustBundle: undefined, insecureBootstrap: true } });
   assert.match(warnings.join(), /^--insecure-bootstrap: the first server that answers is believed/);
+});
+
+test('kubelet is believed unverified only by name, and then with a warning', async () => {
+  const flags = { ...least, workloadAttestorsK8sSkipKubeletVerification: true };
+  const { warnings } = await readAgentOptions({ flags });
+  assert.match(warnings.join(), /^--workload-attestors-k8s-skip-kubelet-verification: whoever answers on the port/);
+});
+
+test('an attestor is there when its section is, with its defaults', async () => {
+  const text = 'workloadAttestors:\n  k8s:\n  docker:\n';
+  const { options } = await readAgentOptions({
+    flags: least,
+    file: { path: 'agent.yaml', text },
+    env: { MY_NODE_NAME: 'n1' },
+  });
+  assert.equal(options.workloadAttestors.docker?.socketPath, '/var/run/docker.sock');
+  assert.equal(options.workloadAttestors.k8s?.nodeName, 'n1');
+  assert.equal(options.workloadAttestors.k8s?.kubeletSecurePort, 10250);
+  assert.equal(options.workloadAttestors.podman, undefined);
 });
 
 test('a join token is never told', async () => {

@@ -1,0 +1,65 @@
+/**
+ * `k8s`: the pod and the container of a process, as kubelet knows them. A container that kubelet does not list yet is waited
+ * for, poll by poll. Labels of a pod may change, so what was found counts for `reloadInterval`.
+ */
+import { Fault } from '../../src/errors.ts';
+import { type Clock, sleep } from '../../src/run/clock.ts';
+import type { Selector } from '../../src/spiffe/selector.ts';
+import { type CgroupFiles, type Container, locate } from './cgroup.ts';
+import { type KubeletOptions, kubelet } from './kubelet.ts';
+import type { WorkloadMethod } from './methods.ts';
+import { findPod } from './pod-path.ts';
+import type { Pods } from './pods.ts';
+
+export interface K8sOptions extends KubeletOptions {
+  readonly maxPollAttempts: number;
+  readonly disableContainerSelectors: boolean;
+}
+
+/** Milliseconds for the lists themselves, beside the waiting between them. */
+const answers = 10_000;
+
+export function k8sMethod(options: K8sOptions, clock: Clock, cgroups: CgroupFiles): WorkloadMethod {
+  const node = kubelet(options, clock);
+  const { maxPollAttempts, pollRetryInterval, reloadInterval } = options;
+  return {
+    name: 'k8s',
+    deadline: maxPollAttempts * pollRetryInterval + answers,
+    fingerprint(pid) {
+      const text = cgroups.of(pid);
+      const isPod = locate(text, cgroups.own, findPod) !== undefined;
+      return isPod ? `${text}|${Math.floor(clock.now() / reloadInterval)}` : text;
+    },
+    async attest(pid, signal) {
+      const text = cgroups.of(pid);
+      const container = locate(text, cgroups.own, findPod);
+      if (container === undefined) return [];
+      for (let attempt = 1; ; attempt++) {
+        const found = selectorsOf(container, await node.pods(signal), options.disableContainerSelectors);
+        if (found !== undefined) return found;
+        if (attempt >= maxPollAttempts) throw unlisted(container, attempt);
+        await sleep(clock, pollRetryInterval, signal);
+        // A process that ended while it was waited for is not waited for any longer.
+        if (cgroups.of(pid) !== text) throw new Fault('state/refused', 'a process went to another cgroup meanwhile');
+      }
+    },
+  };
+}
+
+/** Undefined when kubelet does not list the container, or not yet. */
+function selectorsOf(container: Container, pods: Pods, isPodAlone: boolean): readonly Selector[] | undefined {
+  const { id, podUid } = container;
+  const found = pods.containers.get(id);
+  if (found === undefined) return isPodAlone && podUid !== undefined ? pods.byUid.get(podUid)?.selectors : undefined;
+  if (podUid !== undefined && found.pod.uid !== podUid) {
+    throw new Fault('caller/denied', 'a process is in the cgroup of one pod and in a container of another', {
+      detail: `container ${id}: the cgroup is of pod ${podUid}, kubelet says ${found.pod.uid}`,
+    });
+  }
+  return isPodAlone ? found.pod.selectors : [...found.pod.selectors, ...found.selectors];
+}
+
+const unlisted = ({ id, podUid }: Container, attempts: number): Fault =>
+  new Fault('thing/missing', `kubelet does not list the container of a process, asked ${attempts} times`, {
+    detail: `container ${id}${podUid === undefined ? '' : ` of pod ${podUid}`}`,
+  });
