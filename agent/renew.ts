@@ -203,7 +203,9 @@ export function makeRenewal(ports: RenewPorts): Renewal {
             batch.map(({ id }) => id),
             outage,
           );
-          await rest(backoffDelay({ ...backoff, most: mostDelay(batch) }, failures, random.unit()), signal);
+          const delay = backoffDelay({ ...backoff, most: mostDelay(batch) }, failures, random.unit());
+          // A server that says when it can is believed: asking sooner only adds to what it has to do.
+          await rest(Math.max(delay, outage.retryAfterMs ?? 0), signal);
         }
       }
     },

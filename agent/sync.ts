@@ -49,6 +49,8 @@ export interface SyncPorts {
 const bundlesAtOnce = 10;
 /** Reconnecting to a server that pushes. */
 const pushBackoff: Backoff = { first: 250, most: 30_000, factor: 2 };
+/** A stream that stood for less is not opened again at once, whatever its server says, milliseconds. */
+const leastStanding = 1_000;
 /** The least between two polls or connections, and between two questions on a stream, milliseconds. */
 const spacing = { poll: 500, ask: 100 } as const;
 /** Milliseconds after which a server that could only be polled is asked again whether it pushes. */
@@ -212,6 +214,7 @@ export function makeSync(ports: SyncPorts): Sync {
     catchUp,
     async run(signal) {
       for (;;) {
+        const opened = clock.now();
         try {
           mode = 'push';
           poked = false;
@@ -224,10 +227,17 @@ export function makeSync(ports: SyncPorts): Sync {
             await pollFor(askAgain, signal);
             continue;
           }
+          const hint = error instanceof Fault ? error.retryAfterMs : undefined;
+          if (hint === 0 && clock.now() - opened >= leastStanding) {
+            log.debug(why(error), 'stream of changes moves to another connection');
+            continue;
+          }
           failures++;
           failed(error);
           log.warn({ ...why(error), failures }, 'stream of changes ended');
-          await pause(backoffDelay(pushBackoff, failures, random.unit()), signal);
+          // Half as long again at most: those who were sent away together do not come back together.
+          const least = (hint ?? 0) * (1 + 0.5 * random.unit());
+          await pause(Math.max(backoffDelay(pushBackoff, failures, random.unit()), least), signal);
         }
       }
     },

@@ -124,6 +124,8 @@ export interface FaultExtras {
   detail?: string;
   /** What to do next, as one sentence. */
   hint?: string;
+  /** When to come again, milliseconds from now: sent as google.rpc.RetryInfo. 0: at once. */
+  retryAfterMs?: number;
   /** Sent to agents as PermissionDeniedDetails. */
   reason?: DenialReason;
   /** Overrides the table's gRPC status where a contract names another one. */
@@ -138,6 +140,7 @@ export class Fault extends Error {
   readonly detail: string | undefined;
   readonly hint: string | undefined;
   readonly reason: DenialReason | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: FaultCode, message: string, extras: FaultExtras = {}) {
     super(message, extras.cause === undefined ? undefined : { cause: extras.cause });
@@ -147,6 +150,7 @@ export class Fault extends Error {
     this.detail = extras.detail;
     this.hint = extras.hint;
     this.reason = extras.reason;
+    this.retryAfterMs = extras.retryAfterMs;
   }
 }
 

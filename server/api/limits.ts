@@ -47,6 +47,7 @@ export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) =>
         `too many calls: the next one of this kind is possible in ${Math.ceil(wait)} ms`,
         {
           hint: `The limit is ${rate} a second for each address; try again later.`,
+          retryAfterMs: Math.ceil(wait),
         },
       );
     }

@@ -62,8 +62,9 @@ export interface CallHooks {
   /** Told once a call, when its outcome is known: undefined when it worked. */
   readonly onDone?: ((call: Call, fault: Fault | undefined, ms: number) => void) | undefined;
   readonly refused: RefusedMessages;
-  /** How each open stream is ended; the server calls all of them when it closes. */
-  readonly open: Set<(reason: Fault) => void>;
+  /** Told of a stream that was opened on the connection with this name, and how it is ended; and of its end. */
+  opened(connection: string, end: (reason: Fault) => void): void;
+  over(connection: string, end: (reason: Fault) => void): void;
   /** Why a stream cannot be opened any more, once the server is closing. */
   closing(): Fault | undefined;
 }
@@ -142,7 +143,7 @@ function streaming(
     };
     stopped.catch(() => {});
     surface.once('cancelled', () => end(callerGone));
-    hooks.open.add(end);
+    hooks.opened(call.connection, end);
     const closing = hooks.closing();
     if (closing !== undefined) end(closing);
     const work = async (): Promise<void> => {
@@ -158,7 +159,7 @@ function streaming(
       const fault = call.end(error, true);
       if (!surface.cancelled && fault !== undefined) surface.emit('error', serviceError(fault));
     } finally {
-      hooks.open.delete(end);
+      hooks.over(call.connection, end);
     }
     return undefined;
   }) as unknown as UntypedHandleCall;
@@ -216,14 +217,16 @@ export function refusedCall(method: string, caller: Caller, fault: Fault): Call 
 
 function incoming(path: string, surface: Surface, hooks: CallHooks, isUnary: boolean): IncomingCall | undefined {
   // The name is read at once: later the connection may be gone, and its name with it.
-  const caller = hooks.callerOf(surface.getPeer());
-  return caller === undefined ? undefined : new IncomingCall(path, caller, surface, hooks, isUnary);
+  const connection = surface.getPeer();
+  const caller = hooks.callerOf(connection);
+  return caller === undefined ? undefined : new IncomingCall(path, caller, connection, surface, hooks, isUnary);
 }
 
 /** A class, since one is made for every call and closures for each property would cost more than the call. */
 class IncomingCall implements Call {
   readonly method: string;
   readonly caller: Caller;
+  readonly connection: string;
   readonly #surface: Surface;
   readonly #hooks: CallHooks;
   readonly #started: number;
@@ -233,9 +236,17 @@ class IncomingCall implements Call {
   #stopped: Fault | undefined;
   #ended = false;
 
-  constructor(method: string, caller: Caller, surface: Surface, hooks: CallHooks, isUnary: boolean) {
+  constructor(
+    method: string,
+    caller: Caller,
+    connection: string,
+    surface: Surface,
+    hooks: CallHooks,
+    isUnary: boolean,
+  ) {
     this.method = method;
     this.caller = caller;
+    this.connection = connection;
     this.#surface = surface;
     this.#isUnary = isUnary;
     this.#hooks = hooks;

@@ -2,10 +2,13 @@
  * The connections of one listener: which caller is behind each, what a connection may cost, and how they end. The sockets
  * are ours; grpc-js speaks HTTP/2 on them.
  */
+import type { Http2Server, ServerHttp2Session } from 'node:http2';
 import type { Server as NetServer, Socket } from 'node:net';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { Fault, quote } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
+import { type Random, systemRandom } from '../run/random.ts';
+import { growOld } from './ageing.ts';
 import { adapt, type Call, type CallHooks, type Handler, refusedCall, takeBytes } from './call.ts';
 import type { Caller } from './caller.ts';
 import { loadService } from './load.ts';
@@ -32,6 +35,7 @@ export interface ServeOptions {
   /** Also serve gRPC reflection of these services. */
   readonly reflection?: boolean;
   readonly clock?: Clock;
+  readonly random?: Random;
   readonly limits?: Partial<Limits>;
 }
 
@@ -49,8 +53,10 @@ export interface Limits {
   readonly handshakeMs: number;
   /** A silent connection is asked for a sign of life this often, and closed when none comes for a third of it. */
   readonly keepaliveMs: number;
-  /** After about this long a connection is asked to end when its streams do, so that clients look the address up again. */
+  /** After about this long a connection without a stream is ended, so that clients look the address up again. */
   readonly connectionAgeMs: number;
+  /** After about this long one with streams is ended too. */
+  readonly streamAgeMs: number;
   /** A connection without any stream is closed after this long. */
   readonly idleMs: number;
 }
@@ -65,6 +71,7 @@ export const unixLimits: Limits = {
   handshakeMs: never,
   keepaliveMs: never,
   connectionAgeMs: never,
+  streamAgeMs: never,
   idleMs: never,
 };
 export const tlsLimits: Limits = {
@@ -75,6 +82,8 @@ export const tlsLimits: Limits = {
   handshakeMs: 10_000,
   keepaliveMs: 60_000,
   connectionAgeMs: 180_000,
+  // An agent's SVID is renewed more often, and its connection with it; this is for those that live for days.
+  streamAgeMs: 3_600_000,
   idleMs: 30 * 60_000,
 };
 /** A caller who has not proved anything needs two methods with small messages, and may cost little else. */
@@ -87,16 +96,27 @@ export const untrusted = (message: string, detail?: string): Fault =>
 /** Makes the table; `limits` are the listener's, already chosen. */
 export function connectionTable(options: ServeOptions, limits: Limits) {
   const clock = options.clock ?? systemClock;
-  const open = new Set<(reason: Fault) => void>();
+  const random = options.random ?? systemRandom;
   let closing: Fault | undefined;
   const callers = new Map<string, Caller>();
+  /** How to end each open stream, by connection; those without a stream are not here. */
+  const streams = new Map<string, Set<(reason: Fault) => void>>();
   const sockets = new Set<Socket>();
   const { onDone, onFault } = options;
   const hooks: CallHooks = {
     clock,
     callerOf: (connection) => callers.get(connection),
     guard: options.guard,
-    open,
+    opened(connection, end) {
+      const others = streams.get(connection);
+      if (others === undefined) streams.set(connection, new Set([end]));
+      else others.add(end);
+    },
+    over(connection, end) {
+      const others = streams.get(connection);
+      others?.delete(end);
+      if (others?.size === 0) streams.delete(connection);
+    },
     closing: () => closing,
     refused: refusedMessages((method, connection, fault) => {
       const caller = callers.get(connection);
@@ -115,9 +135,26 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
   let count = 0;
   let closed: Promise<void> | undefined;
 
+  const endStreams = (name: string, reason: Fault): void => {
+    for (const end of [...(streams.get(name) ?? [])]) end(reason);
+  };
+  /** `session` is the connection's end for HTTP/2. */
+  const age = (name: string, socket: Socket, session: ServerHttp2Session): void => {
+    if (limits.connectionAgeMs === never) return;
+    const connection = {
+      streaming: () => streams.has(name),
+      end(reason: Fault) {
+        // First, so that whoever comes back because of the reason comes on another connection.
+        session.close();
+        endStreams(name, reason);
+      },
+    };
+    socket.once('close', growOld(connection, limits, clock, random));
+  };
+
   const close = async (server: NetServer, graceMs: number): Promise<void> => {
     closing = new Fault('peer/unavailable', 'the server is closing', { hint: 'Connect again.' });
-    for (const end of [...open]) end(closing);
+    for (const name of [...streams.keys()]) endStreams(name, closing);
     const ended = new Promise<void>((resolve) => server.close(() => resolve()));
     known.destroy();
     anonymous?.destroy();
@@ -143,11 +180,11 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
       Object.defineProperty(socket, 'remoteAddress', { value: name });
       Object.defineProperty(socket, 'remotePort', { value: undefined });
       if (caller.kind === 'unix' || caller.svid !== undefined) {
-        known.injectConnection(socket);
+        age(name, socket, known.inject(socket));
         return;
       }
       anonymous ??= grpcServer(options, hooks, { ...limits, ...smaller(limits, anonymousLimits) });
-      anonymous.injectConnection(socket);
+      age(name, socket, anonymous.inject(socket));
     },
     refuse(socket: Socket, error: unknown, from: string): void {
       socket.on('error', () => {});
@@ -177,7 +214,6 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
     'grpc.max_receive_message_length': limits.messageBytes,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': limits.streams,
-    'grpc.max_connection_age_ms': limits.connectionAgeMs,
     'grpc.max_connection_idle_ms': limits.idleMs,
     'grpc.keepalive_time_ms': limits.keepaliveMs,
     'grpc.keepalive_timeout_ms': Math.ceil(limits.keepaliveMs / 3),
@@ -198,7 +234,21 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
       });
     }
   }
-  return server.createConnectionInjector(ServerCredentials.createInsecure());
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  let session: ServerHttp2Session | undefined;
+  // The library keeps its HTTP/2 server to itself, and with it what ends a connection without breaking its streams off.
+  for (const http2 of (server as unknown as { http2Servers: Map<Http2Server, unknown> }).http2Servers.keys())
+    http2.on('session', (made) => {
+      session = made;
+    });
+  return {
+    /** Hands a connection over; it speaks HTTP/2 when this returns. */
+    inject(socket: Socket): ServerHttp2Session {
+      injector.injectConnection(socket);
+      return session as ServerHttp2Session;
+    },
+    destroy: () => injector.destroy(),
+  };
 }
 
 function addService(server: Server, name: string, methods: Service['methods'], hooks: CallHooks): void {

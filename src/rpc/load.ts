@@ -22,7 +22,7 @@ export const packageFiles: Readonly<Record<string, readonly string[]>> = {
   'envoy.service.discovery.v3': ['envoy/service/discovery/v3/discovery.proto'],
   'envoy.service.secret.v3': ['envoy/service/secret/v3/sds.proto'],
   'envoy.type.v3': ['envoy/type/v3/semantic_version.proto'],
-  'google.rpc': ['google/rpc/status.proto'],
+  'google.rpc': ['google/rpc/error_details.proto', 'google/rpc/status.proto'],
   'grpc.health.v1': ['grpc/health/v1/health.proto'],
   'mutual.agent.v1': ['mutual/agent/v1/status.proto'],
   'mutual.server.v1': ['mutual/server/v1/sync.proto'],

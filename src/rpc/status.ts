@@ -3,15 +3,26 @@
  * upon. What is not a Fault is a defect of ours and travels as "internal error".
  */
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
-import { asFault, type DenialReason, Fault, type FaultCode, Status, type StatusCode } from '../errors.ts';
+import {
+  asFault,
+  type DenialReason,
+  Fault,
+  type FaultCode,
+  type FaultExtras,
+  Status,
+  type StatusCode,
+} from '../errors.ts';
 import { messageCodec } from './load.ts';
 
 /** The trailer that holds a google.rpc.Status. */
 const detailsTrailer = 'grpc-status-details-bin';
 const deniedType = 'spire.api.types.PermissionDeniedDetails';
+const retryType = 'google.rpc.RetryInfo';
 const anyPrefix = 'type.googleapis.com/';
 /** Texts travel in a header, where each character may take nine bytes and 64 KB is the end. */
 const longestText = 4096;
+/** Nobody is kept away for longer by a hint, ms. */
+const longestRetry = 5 * 60_000;
 
 /** Which code a status read from the wire becomes, where no code of ours is told apart. */
 const codeOf: Readonly<Record<StatusCode, FaultCode>> = {
@@ -61,13 +72,12 @@ export const itemOk = { code: 0, message: 'OK' } as const;
 export function serviceError(fault: Fault): ServiceError {
   const details = peerText(fault);
   const metadata = new Metadata();
-  if (fault.reason !== undefined) {
-    const value = messageCodec(deniedType).encode({ reason: fault.reason });
-    const detail = { type_url: `${anyPrefix}${deniedType}`, value };
-    metadata.set(
-      detailsTrailer,
-      messageCodec('google.rpc.Status').encode({ code: fault.status, message: details, details: [detail] }),
-    );
+  const found: object[] = [];
+  if (fault.reason !== undefined) found.push(detail(deniedType, { reason: fault.reason }));
+  if (fault.retryAfterMs !== undefined) found.push(detail(retryType, { retry_delay: duration(fault.retryAfterMs) }));
+  if (found.length > 0) {
+    const status = { code: fault.status, message: details, details: found };
+    metadata.set(detailsTrailer, messageCodec('google.rpc.Status').encode(status));
   }
   return Object.assign(new Error(details), { code: fault.status as number, details, metadata });
 }
@@ -77,11 +87,10 @@ export function faultOfCall(error: unknown): Fault {
   if (error instanceof Fault) return error;
   if (!isServiceError(error)) return asFault(error);
   const status = (error.code in codeOf ? error.code : Status.UNKNOWN) as StatusCode;
-  const reason = reasonIn(error.metadata);
   return new Fault(codeOf[status], error.details, {
     status,
     cause: error,
-    ...(reason === undefined ? {} : { reason }),
+    ...detailsIn(error.metadata),
   });
 }
 
@@ -89,17 +98,31 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && typeof error.code === 'number' && 'details' in error;
 }
 
-function reasonIn(metadata: Metadata | undefined): DenialReason | undefined {
+/** What the details say to us. A peer may put anything there; the status itself stands. */
+function detailsIn(metadata: Metadata | undefined): Pick<FaultExtras, 'reason' | 'retryAfterMs'> {
   const bytes = metadata?.get(detailsTrailer)[0];
-  if (!(bytes instanceof Buffer)) return undefined;
+  const found: Pick<FaultExtras, 'reason' | 'retryAfterMs'> = {};
+  if (!(bytes instanceof Buffer)) return found;
   try {
-    for (const detail of messageCodec('google.rpc.Status').decode(bytes).details) {
-      if (detail.type_url !== `${anyPrefix}${deniedType}`) continue;
-      const { reason } = messageCodec(deniedType).decode(detail.value);
-      if (reasons.has(reason)) return reason;
+    for (const { type_url, value } of messageCodec('google.rpc.Status').decode(bytes).details) {
+      if (type_url === `${anyPrefix}${deniedType}`) {
+        const { reason } = messageCodec(deniedType).decode(value);
+        if (reasons.has(reason)) found.reason ??= reason;
+      } else if (type_url === `${anyPrefix}${retryType}`) {
+        const { seconds = 0, nanos = 0 } = messageCodec(retryType).decode(value).retry_delay ?? {};
+        found.retryAfterMs ??= Math.min(Math.max(Number(seconds) * 1000 + nanos / 1e6, 0), longestRetry);
+      }
     }
   } catch {
-    // Whatever the peer put there, the status itself stands.
+    // What was read before it broke off counts.
   }
-  return undefined;
+  return found;
+}
+
+function detail(type: string, message: object): { type_url: string; value: Buffer } {
+  return { type_url: `${anyPrefix}${type}`, value: messageCodec(type).encode(message) };
+}
+
+function duration(ms: number): { seconds: number; nanos: number } {
+  return { seconds: Math.floor(ms / 1000), nanos: Math.round((ms % 1000) * 1e6) };
 }

@@ -287,3 +287,35 @@ test('catching up does not wait for a server that is away', async () => {
   assert.equal(done, true);
   rig.stop();
 });
+
+test('a stream whose server says to come again at once is resumed at once, and is no outage', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  await rig.clock.advance(1_000);
+  const at = rig.cache.position.position;
+  const moved = new Fault('peer/unavailable', 'this connection has served its time', { retryAfterMs: 0 });
+  for (const end of rig.server.endWatch) end(moved);
+  await rig.clock.advance(0);
+  assert.deepEqual(rig.server.starts, ['@0', `log@${at}`]);
+  assert.equal(rig.sync.status().outage, undefined);
+  // A server that says so of every stream is not asked over and over.
+  for (const end of rig.server.endWatch) end(moved);
+  await rig.clock.advance(0);
+  assert.equal(rig.server.starts.length, 2);
+  await rig.clock.advance(1_000);
+  assert.equal(rig.server.starts.length, 3);
+  rig.stop();
+});
+
+test('a server that says when it can be asked again is left alone until then', async () => {
+  const rig = await agentRig();
+  await rig.start();
+  const busy = new Fault('limit/exceeded', 'too much at once', { retryAfterMs: 20_000 });
+  for (const end of rig.server.endWatch) end(busy);
+  await rig.clock.advance(19_000);
+  assert.equal(rig.server.starts.length, 1);
+  await rig.clock.advance(12_000);
+  assert.equal(rig.server.starts.length, 2);
+  rig.stop();
+});

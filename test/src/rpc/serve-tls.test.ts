@@ -12,7 +12,9 @@ import { live } from '../../../src/run/live.ts';
 import { parseTrustDomain, serverId } from '../../../src/spiffe/id.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { secureContextOptions } from '../../../src/tls/credentials.ts';
+import { middling } from '../../agent/support/random.ts';
 import { type IssuedSvid, type TestAuthority, testAuthority } from '../../support/ca.ts';
+import { drivenClock } from '../../support/clock.ts';
 
 const agents = 'spire.api.server.agent.v1.Agent';
 const workload = 'SpiffeWorkloadAPI';
@@ -340,5 +342,57 @@ test('a method of a service that is not served here is UNIMPLEMENTED, so that pe
     (await faultOf(channel.bidi('mutual.server.v1.Sync', 'Watch').responses.next())).code,
     'method/unimplemented',
   );
+  channel.close();
+});
+
+const minutes = 60_000;
+
+test('a connection without a stream ends at its age, and the next call is on another', async () => {
+  const clock = drivenClock(now);
+  await using own = await serve({ clock, random: middling() });
+  const channel = own.channel();
+  const call = () => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
+  await call();
+  await clock.advance(2.9 * minutes);
+  await call();
+  assert.equal(own.calls[0]!.caller, own.calls[1]!.caller);
+  await clock.advance(0.2 * minutes);
+  await call();
+  assert.notEqual(own.calls[0]!.caller, own.calls[2]!.caller);
+  channel.close();
+});
+
+test('a connection with a stream stays the only one of its client, until both end at once and are opened anew', async () => {
+  const clock = drivenClock(now);
+  await using own = await serve({ clock, random: middling() });
+  const channel = own.channel();
+  const call = async () => {
+    await channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
+    return own.calls.at(-1)!.caller;
+  };
+  const open = async () => {
+    const talk = channel.bidi(agents, 'AttestAgent');
+    void talk.send({});
+    await talk.responses.next();
+    return talk;
+  };
+  const first = await open();
+  const caller = await call();
+  for (let passed = 0; passed < 57; passed += 3) {
+    await clock.advance(3 * minutes);
+    assert.equal(await call(), caller, `after ${passed} minutes`);
+  }
+  const ended = faultOf(first.responses.next());
+  await clock.advance(6 * minutes);
+  const fault = await ended;
+  assert.equal(fault.status, Status.UNAVAILABLE);
+  assert.equal(fault.retryAfterMs, 0);
+  const second = await open();
+  const after = await call();
+  assert.notEqual(after, caller);
+  // And the stream is on that one too: otherwise it would have ended without a stream by now.
+  await clock.advance(4 * minutes);
+  assert.equal(await call(), after);
+  second.end();
   channel.close();
 });

@@ -67,3 +67,22 @@ test('an item of a batch has the code and the text that a call would have had', 
   assert.deepEqual(itemStatus(new TypeError('secret')), { code: 13, message: 'internal error' });
   assert.equal(peerText(new Fault('input/invalid', 'm', { detail: 'secret' })), 'm');
 });
+
+test('when to come again travels as RetryInfo, beside a reason or alone; nonsense is as good as none', () => {
+  for (const retryAfterMs of [0, 1, 1500, 60_000]) {
+    const fault = new Fault('limit/exceeded', 'm', { retryAfterMs, reason: 'AGENT_NOT_ACTIVE' });
+    const read = faultOfCall(serviceError(fault));
+    assert.equal(read.retryAfterMs, retryAfterMs);
+    assert.equal(read.reason, 'AGENT_NOT_ACTIVE');
+  }
+  assert.equal(faultOfCall(serviceError(new Fault('peer/unavailable', 'm'))).retryAfterMs, undefined);
+  const sent = (retry_delay: object) => {
+    const value = messageCodec('google.rpc.RetryInfo').encode({ retry_delay });
+    const details = [{ type_url: 'type.googleapis.com/google.rpc.RetryInfo', value }];
+    const metadata = new Metadata();
+    metadata.set('grpc-status-details-bin', messageCodec('google.rpc.Status').encode({ code: 14, details }));
+    return faultOfCall(Object.assign(new Error('m'), { code: 14, details: 'm', metadata })).retryAfterMs;
+  };
+  assert.equal(sent({ seconds: -5 }), 0);
+  assert.equal(sent({ seconds: 1e12 }), 300_000);
+});
