@@ -77,13 +77,13 @@ export async function fakeKubelet(tls?: { cert: string; key: string; ca: string 
       response.writeHead(code, { 'content-type': 'application/json' });
       response.end(typeof body === 'string' ? body : JSON.stringify(body));
     };
-    if (kubelet.mood === 'silent') return;
     const allowed = mayAsk(request);
-    if (allowed !== 200) return say(allowed, 'Unauthorized');
-    if (request.method !== 'GET' || request.url !== '/pods') return say(404, 'page not found');
-    if (kubelet.mood === 'failing') return say(500, 'internal error');
-    if (kubelet.mood === 'strange') return say(200, { kind: 'Status', apiVersion: 'v1', items: [] });
-    say(200, podList(kubelet.pods));
+    if (kubelet.mood === 'silent') return;
+    if (allowed !== 200) say(allowed, 'Unauthorized');
+    else if (request.method !== 'GET' || request.url !== '/pods') say(404, 'page not found');
+    else if (kubelet.mood === 'failing') say(500, 'internal error');
+    else if (kubelet.mood === 'strange') say(200, { kind: 'Status', apiVersion: 'v1', items: [] });
+    else say(200, podList(kubelet.pods));
   };
   const server: Server =
     tls === undefined
