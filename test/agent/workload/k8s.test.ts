@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { type K8sOptions, k8sMethod } from '../../../agent/workload/k8s.ts';
 import { Fault } from '../../../src/errors.ts';
+import type { Clock } from '../../../src/run/clock.ts';
 import { selectorSet } from '../../../src/spiffe/selector.ts';
 import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
 import { type IssuedSvid, testAuthority } from '../../support/ca.ts';
@@ -92,6 +93,8 @@ interface Rig {
   kubelet: FakeKubelet;
   tree: ProcTree;
   clock: DrivenClock;
+  /** Timers between two polls that wait now. */
+  polling: Set<symbol>;
   options: K8sOptions;
   close(): Promise<void>;
 }
@@ -119,6 +122,7 @@ async function rig(more: Partial<K8sOptions> = {}, isPlain = false): Promise<Rig
     kubelet,
     tree,
     clock: drivenClock(),
+    polling: new Set(),
     options,
     async close() {
       await kubelet.close();
@@ -132,7 +136,8 @@ async function rigFor(test: TestContext, more: Partial<K8sOptions> = {}): Promis
   test.after(() => one.close());
   return one;
 }
-const methodOf = ({ options, clock, tree }: Rig) => k8sMethod(options, clock, tree.cgroups);
+const methodOf = ({ options, clock, polling, tree }: Rig) =>
+  k8sMethod(options, watched(clock, options.pollRetryInterval, polling), tree.cgroups);
 
 for (const [name, more, wants, isPlain] of [
   ['a token', {}, { token: 'first.token' }, false],
@@ -245,7 +250,7 @@ test('an agent on a node that is itself a container reads paths from the node on
   assert.deepEqual(selectorSet(await k8sMethod(one.options, one.clock, inner.cgroups).attest(pid, noAbort)), said);
 });
 
-/** Moves the clock on until it is done: each step ends when kubelet has answered what it was asked. */
+/** Moves the clock on until it is done: a poll's time whenever a poll is what is waited for. */
 async function pass<T>(one: Rig, work: Promise<T>): Promise<T> {
   let done = false;
   const end = (): void => {
@@ -253,10 +258,30 @@ async function pass<T>(one: Rig, work: Promise<T>): Promise<T> {
   };
   work.then(end, end);
   while (!done) {
-    if (one.clock.waiting > 0 && (await one.kubelet.open()) === 0) await one.clock.advance(500);
+    if (one.polling.size > 0) await one.clock.advance(one.options.pollRetryInterval);
     await new Promise(setImmediate);
   }
   return work;
+}
+
+/** A clock that also tells which timers of a poll's length are waiting. */
+function watched(clock: DrivenClock, interval: number, polling: Set<symbol>): Clock {
+  return {
+    now: clock.now,
+    after(ms, fire) {
+      if (ms !== interval) return clock.after(ms, fire);
+      const timer = Symbol();
+      polling.add(timer);
+      const cancel = clock.after(ms, () => {
+        polling.delete(timer);
+        fire();
+      });
+      return () => {
+        polling.delete(timer);
+        cancel();
+      };
+    },
+  };
 }
 
 test('a container that kubelet does not list yet is waited for', async (t) => {
