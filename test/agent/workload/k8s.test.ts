@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { type K8sOptions, k8sMethod } from '../../../agent/workload/k8s.ts';
+import { pemEncode } from '../../../src/crypto/pem.ts';
 import { Fault } from '../../../src/errors.ts';
 import type { Clock } from '../../../src/run/clock.ts';
 import { selectorSet } from '../../../src/spiffe/selector.ts';
@@ -63,8 +64,7 @@ const directory = mkdtempSync(join(tmpdir(), 'mu-k8s-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
 const ca = testAuthority({ now: Date.now() });
 const stranger = testAuthority({ now: Date.now() });
-const pem = (der: Buffer): string =>
-  `-----BEGIN CERTIFICATE-----\n${der.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+const pem = (der: Buffer): string => pemEncode('CERTIFICATE', der);
 const keyPem = ({ key }: IssuedSvid): string => {
   const held = key as unknown as { exportPkcs8(): Buffer };
   return String(
