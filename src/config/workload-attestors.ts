@@ -74,6 +74,9 @@ export const workloadAttestorSections = {
       'Gives what is known of the pod alone, also before kubelet lists the container.',
     ),
   }),
+  systemd: optionalSection('The systemd unit of a process.', {
+    socketPath: setting(socketPath, '/run/dbus/system_bus_socket', 'The socket of the system bus.'),
+  }),
 } as const;
 
 interface WithAttestors {

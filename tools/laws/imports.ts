@@ -70,6 +70,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   koffi: ['src/rpc/'],
   pino: ['src/log.ts'],
   'prom-client': ['src/observe/'],
+  'dbus-native': ['agent/workload/'],
   yaml: ['src/config/'],
   kysely: ['server/store/'],
   pg: ['server/store/'],
