@@ -35,6 +35,7 @@ import { makeNode } from './node.ts';
 import { persist } from './persist.ts';
 import { type Refusals, refusals } from './refusals.ts';
 import { makeRenewal } from './renew.ts';
+import { completeFor } from './revocations.ts';
 import { prepareSockets } from './sockets.ts';
 import { openState } from './state.ts';
 import { type AgentStatus, agentStatus } from './status.ts';
@@ -111,7 +112,9 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
         : x509Authorities.map(({ certificate }) => certificate);
     };
 
-    const link = serverLink(clock, (record) => connectServer(options, clock, roots, record));
+    const link = serverLink(clock, (record) =>
+      connectServer(options, clock, roots, record, (path) => cache.revocations.value.check(path)),
+    );
     undo.push(() => link.close());
     const running = tasks();
     undo.push(() => running.close());
@@ -207,6 +210,8 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       agentId: () => node.current()?.id,
       ready: () => isKept || sync.status().lastSuccess > 0,
     };
+    const crls = (domain: TrustDomain): readonly Buffer[] =>
+      domain === trustDomain ? completeFor(cache.revocations.value, cache.ownBundle.value) : [];
     const workloads = await serveUnix({
       path: options.socket,
       mode: 0o777,
@@ -222,7 +227,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           allowUnauthenticatedVerifiers: options.allowUnauthenticatedVerifiers,
           allowedForeignJwtClaims: options.allowedForeignJwtClaims,
         }),
-        ...(options.sds.enabled ? [sdsApi({ ...callers, clock, log, options: options.sds })] : []),
+        ...(options.sds.enabled ? [sdsApi({ ...callers, clock, log, options: options.sds, crls })] : []),
         healthApi(serving),
       ],
     });

@@ -33,6 +33,7 @@ export const caps = {
   selectors: 200,
   federatesWith: 1_000,
   authorities: 1_000,
+  deniedTokens: 100_000,
   bundles: 10_000,
 } as const;
 

@@ -10,6 +10,7 @@ import type { TrustDomain } from '../src/spiffe/id.ts';
 import { type Selector, selectorSet } from '../src/spiffe/selector.ts';
 import { type AuthorizedEntry, isForWorkloads, sameRevision } from './authorized.ts';
 import { entryIndex } from './entry-index.ts';
+import { nothingRevoked, type Revocations, sameRevocations } from './revocations.ts';
 import type { WorkloadSvid, World } from './state.ts';
 
 /** A change of the world as sync brings it: a whole new one, or what is different. */
@@ -20,6 +21,8 @@ export interface WorldChange {
   readonly removedEntryIds: readonly string[];
   readonly bundles: readonly Bundle[];
   readonly removedTrustDomains: readonly TrustDomain[];
+  /** All that is revoked, where that was told. */
+  readonly revocations?: Revocations | undefined;
   readonly position: bigint;
   readonly logId: string;
 }
@@ -45,6 +48,8 @@ export interface Cache {
   readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
   /** The bundle of the agent's own trust domain: what its connections trust. */
   readonly ownBundle: Live<Bundle>;
+  /** What is revoked in the own trust domain. */
+  readonly revocations: Live<Revocations>;
   /** How far in the server's log the world is. */
   readonly position: { readonly position: bigint; readonly logId: string };
   /** Rises at every change of world or SVIDs. */
@@ -106,6 +111,7 @@ export function makeCache(options: {
   const index = entryIndex();
   const bundles = new Map<TrustDomain, Bundle>([[trustDomain, options.bundle]]);
   const ownBundle = live(options.bundle);
+  const revocations = live(nothingRevoked);
   const svids = new Map<string, WorkloadSvid>();
   const expiring = new Map<string, number>();
   const refusals = new Map<string, Fault>();
@@ -225,6 +231,7 @@ export function makeCache(options: {
     entries: index.byId,
     bundles,
     ownBundle,
+    revocations,
     get position() {
       return position;
     },
@@ -259,12 +266,16 @@ export function makeCache(options: {
       }
       const domains = applyBundles(change);
       position = { position: change.position, logId: change.logId };
-      if (touched.size === 0 && domains.size === 0) return;
+      const revoked = change.revocations;
+      const isRevoking = revoked !== undefined && !sameRevocations(revoked, revocations.value);
+      if (isRevoking) revocations.set(revoked);
+      if (touched.size === 0 && domains.size === 0 && !isRevoking) return;
 
       version++;
       const toTell = new Set<Follower>();
       for (const set of sets.values()) {
         const concerned =
+          isRevoking ||
           domains.has(trustDomain) ||
           set.entries.some(
             ({ id, federatesWith }) => touched.has(id) || federatesWith.some((domain) => domains.has(domain)),
@@ -437,7 +448,7 @@ export function makeCache(options: {
   }
 
   if (options.world !== undefined) {
-    const { entries, bundles: kept, ...at } = options.world;
+    const { entries, bundles: kept, revoked, ...at } = options.world;
     cache.apply({
       snapshot: true,
       entries: [...entries.values()],
@@ -448,6 +459,7 @@ export function makeCache(options: {
       ),
       removedTrustDomains: [],
       ...at,
+      revocations: revoked,
     });
     cache.putSvids(options.svids ?? []);
   }

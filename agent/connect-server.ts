@@ -3,6 +3,7 @@ import { createPrivateKey } from 'node:crypto';
 import { connectTls } from '../src/rpc/connect.ts';
 import type { Clock } from '../src/run/clock.ts';
 import { serverId } from '../src/spiffe/id.ts';
+import type { CheckRevocation } from '../src/spiffe/revocation.ts';
 import type { AgentOptions } from './config.ts';
 import type { OpenApi } from './link.ts';
 import { serverApi } from './server-api.ts';
@@ -12,12 +13,14 @@ import type { NodeRecord } from './state.ts';
  * Opens a connection; it is made when the first call needs it.
  * @param roots DER authorities, asked at each handshake; undefined believes any server that has the right ID
  * @param node the SVID to show; undefined shows none
+ * @param revocation refuses a server whose SVID was revoked
  */
 export function connectServer(
   options: Pick<AgentOptions, 'server' | 'trustDomain'>,
   clock: Clock,
   roots: () => readonly Buffer[] | undefined,
   node?: NodeRecord,
+  revocation?: CheckRevocation,
 ): OpenApi {
   const svid =
     node === undefined
@@ -34,6 +37,7 @@ export function connectServer(
     insecure: roots() === undefined,
     bundle: () => roots() ?? [],
     svid: svid && (() => svid),
+    revocation,
   });
   return { ...serverApi(channel), close: () => channel.close() };
 }

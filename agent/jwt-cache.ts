@@ -20,6 +20,7 @@ export interface JwtSvid {
   readonly token: string;
   readonly keyId: string;
   /** Unix milliseconds. */
+  readonly issuedAt: number;
   readonly expiresAt: number;
 }
 
@@ -92,6 +93,7 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       id: issued.id,
       token: issued.token,
       keyId: String(header.kid ?? ''),
+      issuedAt: issued.issuedAt,
       expiresAt: issued.expiresAt,
       revision: entry.revision,
       createdAt: entry.createdAt,
@@ -128,7 +130,9 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
   const usable = (key: string, entry: AuthorizedEntry): Kept | undefined => {
     const kept = tokens.get(key);
     if (kept === undefined) return undefined;
-    if (kept.expiresAt > clock.now() && sameRevision(kept, entry) && kept.id === entry.spiffeId) return kept;
+    const isDenied = cache.revocations.value.tokens.denies(kept.id, kept.issuedAt);
+    if (kept.expiresAt > clock.now() && !isDenied && sameRevision(kept, entry) && kept.id === entry.spiffeId)
+      return kept;
     tokens.delete(key);
     return undefined;
   };

@@ -19,7 +19,12 @@ export async function persist(
     const now = cache.changes.value;
     if (now === written) return;
     try {
-      await state.saveWorld({ entries: cache.entries, bundles: cache.bundles, ...cache.position });
+      await state.saveWorld({
+        entries: cache.entries,
+        bundles: cache.bundles,
+        revoked: cache.revocations.value,
+        ...cache.position,
+      });
       await state.saveSvids([...cache.svids.values()]);
       written = now;
     } catch (error) {

@@ -12,8 +12,9 @@ import { type AuthorizedEntry, sameRevision } from './authorized.ts';
 import type { Cache } from './cache.ts';
 import type { ServerLink } from './link.ts';
 import { requestKey } from './request-key.ts';
+import { isRevoked, type Revocations } from './revocations.ts';
 import type { WorkloadSvid } from './state.ts';
-import { chainsTo, taintedAuthorities, takeSvid } from './svid.ts';
+import { chainsTo, readLeaf, taintedAuthorities, takeSvid } from './svid.ts';
 import { why } from './why.ts';
 
 export interface RenewPorts {
@@ -52,7 +53,7 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   let kicked = false;
   let wake: () => void = () => {};
   let hurry: () => void = () => {};
-  /** Entries whose SVID a tainted authority has signed. */
+  /** Entries whose SVID is revoked, or a tainted authority has signed it. */
   const forced = new Set<string>();
   /** Entries that were refused an SVID; another revision of one may be asked for at once. */
   const refused = new Map<string, { readonly until: number; readonly revision: number; readonly createdAt: number }>();
@@ -75,6 +76,20 @@ export function makeRenewal(ports: RenewPorts): Renewal {
     log.info({ count: forced.size }, 'authority tainted, SVIDs replaced');
     kick();
   });
+
+  const replaceRevoked = (revoked: Revocations): void => {
+    let count = 0;
+    for (const { entryId, chain } of cache.svids.values()) {
+      if (!isRevoked(revoked, readLeaf(chain).serial)) continue;
+      forced.add(entryId);
+      count++;
+    }
+    if (count === 0) return;
+    log.info({ count }, 'SVIDs revoked, replaced');
+    kick();
+  };
+  cache.revocations.onChange(replaceRevoked);
+  replaceRevoked(cache.revocations.value);
 
   /** What an entry needs: undefined nothing; otherwise when the SVID it has ends, 0 for one that has none. */
   const urgency = (entry: AuthorizedEntry): number | undefined => {

@@ -10,6 +10,7 @@ import type { WireBundle } from '../src/wire/bundle.ts';
 import { type WireEntry, wholeNumber } from '../src/wire/entry.ts';
 import { idFromWire } from '../src/wire/id.ts';
 import { entryMask, readBundle } from './authorized.ts';
+import type { WireDeniedToken } from './revocations.ts';
 
 const agentService = 'spire.api.server.agent.v1.Agent';
 const bundleService = 'spire.api.server.bundle.v1.Bundle';
@@ -57,6 +58,10 @@ export interface WatchUpdate {
   readonly removedEntryIds: readonly string[];
   readonly bundles: readonly WireBundle[];
   readonly removedTrustDomains: readonly string[];
+  /** Set where the group tells what is revoked. */
+  readonly revocations: boolean;
+  readonly crls: readonly Buffer[];
+  readonly deniedTokens: readonly WireDeniedToken[];
   /** The latest question that is answered when this group is complete; 0 for none. */
   readonly answer: number;
 }
@@ -201,6 +206,9 @@ async function* watchUpdates(messages: AsyncIterable<any>): AsyncGenerator<Watch
       removedEntryIds: message.removed_entry_ids,
       bundles: message.bundles,
       removedTrustDomains: message.removed_trust_domains,
+      revocations: message.revocations,
+      crls: message.crls,
+      deniedTokens: message.denied_tokens,
       answer: Number(message.answer),
     };
   }

@@ -14,6 +14,7 @@ import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { parseId, parseTrustDomain, type TrustDomain } from '../src/spiffe/id.ts';
 import { parseSelector } from '../src/spiffe/selector.ts';
 import type { AuthorizedEntry } from './authorized.ts';
+import { type Revocations, revocations } from './revocations.ts';
 import { type HeldSvid, readLeaf } from './svid.ts';
 
 /** The agent's own identity. */
@@ -25,6 +26,7 @@ export interface NodeRecord extends HeldSvid {
 export interface World {
   readonly entries: ReadonlyMap<string, AuthorizedEntry>;
   readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
+  readonly revoked?: Revocations | undefined;
   readonly position: bigint;
   readonly logId: string;
 }
@@ -266,6 +268,7 @@ function worldTo(world: World): object {
     log_id: world.logId,
     entries: [...world.entries.values()],
     bundles: [...world.bundles.values()].map(bundleTo),
+    ...(world.revoked && { crls: world.revoked.ders.map(base64), denied_tokens: world.revoked.denied }),
   };
 }
 
@@ -282,6 +285,7 @@ function worldFrom(document: any): World {
   return {
     entries: new Map(entries.map((entry) => [entry.id, entry])),
     bundles: new Map(bundles.map((bundle) => [bundle.trustDomain, bundle])),
+    ...(document.crls && { revoked: revocations(document.crls.map(bytes), document.denied_tokens) }),
     position: BigInt(document.position),
     logId: String(document.log_id),
   };

@@ -11,6 +11,8 @@ import type { TrustDomain } from '../src/spiffe/id.ts';
 interface Kept {
   readonly trustDomain: TrustDomain;
   readonly bundle: Bundle;
+  /** What was denied when it was verified: another list, another verification. */
+  readonly denied: object;
   /** Unix milliseconds: between these the answer holds. */
   readonly from: number;
   readonly until: number;
@@ -23,6 +25,7 @@ export interface ValidatedTokens {
     token: string,
     audience: string,
     bundleOf: (trustDomain: TrustDomain) => Bundle | undefined,
+    denied: object,
     now: number,
   ): Encoded | undefined;
   keep(token: string, audience: string, kept: Kept): void;
@@ -40,9 +43,9 @@ export function validatedTokens(): ValidatedTokens {
   // A token holds no space, so the key cannot be read in two ways.
   const keyOf = (token: string, audience: string): string => `${token} ${audience}`;
   return {
-    find(token, audience, bundleOf, now) {
+    find(token, audience, bundleOf, denied, now) {
       const kept = known.get(keyOf(token, audience));
-      if (kept === undefined) return undefined;
+      if (kept === undefined || kept.denied !== denied) return undefined;
       if (kept.from <= now && now < kept.until && bundleOf(kept.trustDomain) === kept.bundle) return kept.answer;
       return undefined;
     },

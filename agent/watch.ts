@@ -11,6 +11,7 @@ import { parseTrustDomain } from '../src/spiffe/id.ts';
 import { caps, readBundle, readEntries, tooMany } from './authorized.ts';
 import type { Cache, WorldChange } from './cache.ts';
 import type { ServerLink } from './link.ts';
+import { readRevocations, type WireDeniedToken } from './revocations.ts';
 import type { WatchStream, WatchUpdate } from './server-api.ts';
 import { why } from './why.ts';
 
@@ -107,18 +108,24 @@ interface Group {
   readonly removedEntries: Set<string>;
   readonly bundles: Map<string, WorldChange['bundles'][number]>;
   readonly removedDomains: Set<string>;
+  isRevoking: boolean;
+  readonly crls: Buffer[];
+  readonly deniedTokens: WireDeniedToken[];
 }
 
 function gather(before: Group | undefined, update: WatchUpdate, { cache, log }: WatchPorts): Group {
   if (before !== undefined && before.snapshot !== update.snapshot) {
     throw new Fault('peer/unavailable', 'the server mixed a snapshot and changes in one group');
   }
-  const group = before ?? {
+  const group: Group = before ?? {
     snapshot: update.snapshot,
     entries: new Map(),
     removedEntries: new Set(),
     bundles: new Map(),
     removedDomains: new Set(),
+    isRevoking: false,
+    crls: [],
+    deniedTokens: [],
   };
   const refused = (entry: string, error: unknown): void => log.warn({ entry, ...why(error) }, 'entry refused');
   for (const id of update.removedEntryIds) {
@@ -138,6 +145,9 @@ function gather(before: Group | undefined, update: WatchUpdate, { cache, log }: 
     group.bundles.set(bundle.trustDomain, bundle);
     group.removedDomains.delete(bundle.trustDomain);
   }
+  group.isRevoking ||= update.revocations;
+  group.crls.push(...update.crls);
+  group.deniedTokens.push(...update.deniedTokens);
   if (group.entries.size > caps.entries) throw tooMany('entries', group.entries.size, caps.entries);
   if (group.bundles.size > caps.bundles) throw tooMany('bundles', group.bundles.size, caps.bundles);
   return group;
@@ -149,6 +159,7 @@ const finish = (group: Group, { position, logId }: WatchUpdate): WorldChange => 
   removedEntryIds: [...group.removedEntries],
   bundles: [...group.bundles.values()],
   removedTrustDomains: [...group.removedDomains].map(parseTrustDomain),
+  revocations: group.isRevoking ? readRevocations(group.crls, group.deniedTokens) : undefined,
   position,
   logId,
 });

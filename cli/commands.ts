@@ -170,6 +170,16 @@ export const commands: readonly Listed[] = [
       ),
     ];
   }),
+  listed(
+    'svid revoke',
+    'Take back SVIDs before they expire',
+    async () => (await import('./svid-revoke.ts')).svidRevoke,
+  ),
+  listed(
+    'svid revoked',
+    'List what is revoked and has not expired',
+    async () => (await import('./svid-revoked.ts')).svidRevoked,
+  ),
   listed('logger get', 'Show the log level', async () => (await import('./logger.ts')).loggerGet),
   listed('logger set', 'Set the log level until the next start', async () => (await import('./logger.ts')).loggerSet),
   listed(

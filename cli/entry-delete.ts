@@ -2,15 +2,17 @@ import { Fault, quote } from '../src/errors.ts';
 import { withAdmin } from './admin.ts';
 import { reportFailed, succeeded } from './batch.ts';
 import { command } from './command.ts';
-import { adminSocket, many, output, text } from './flags.ts';
+import { adminSocket, many, output, text, toggle } from './flags.ts';
 import { readJson } from './input-file.ts';
 import { jsonLine } from './json.ts';
+import { printCovered, revokeAround } from './revocation.ts';
 
 export const entryDelete = command({
   summary: 'Delete registration entries',
   flags: {
     entryId: many(text('ID', 'An entry')),
     file: text('FILE', 'Entry IDs as JSON, {"ids": [...]}; - reads standard input'),
+    revoke: toggle('Revoke what was issued for them, and wait until every agent knows'),
     output,
     adminSocket,
   },
@@ -25,9 +27,17 @@ export const entryDelete = command({
       );
     }
     const ids = values.file === undefined ? values.entryId : idsFromJson(await readJson(values.file, '--file', ports));
-    const response = await withAdmin(values.adminSocket, ports, (admin) =>
-      admin.call('entry', 'BatchDeleteEntry', { ids }),
-    );
+    const remove = () =>
+      withAdmin(values.adminSocket, ports, (admin) => admin.call('entry', 'BatchDeleteEntry', { ids }));
+    if (values.revoke) {
+      const targets = ids.map((entry_id) => ({ entry_id }));
+      const { result, covered } = await revokeAround(targets, values.adminSocket, ports, remove);
+      if (values.output === 'pretty')
+        for (const { id } of succeeded(result.results)) ports.out(`Deleted entry ${id}\n`);
+      const exit = printCovered(covered, values.output, ports);
+      return reportFailed(result.results, 'entry not deleted', (index) => ids[index]!, ports) || exit;
+    }
+    const response = await remove();
     if (values.output === 'json') ports.out(jsonLine(response));
     else for (const { id } of succeeded(response.results)) ports.out(`Deleted entry ${id}\n`);
     return reportFailed(response.results, 'entry not deleted', (index) => ids[index]!, ports);

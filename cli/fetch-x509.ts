@@ -7,12 +7,12 @@ import { jsonLine } from './json.ts';
 import { bundleTable, svidTable } from './svid-text.ts';
 import { count } from './table.ts';
 import { svidParts, withWorkload } from './workload.ts';
-import { certificatesPem, inDirectory, writeSvid } from './write-svid.ts';
+import { certificatesPem, inDirectory, writeCrls, writeSvid } from './write-svid.ts';
 
 export const fetchX509 = command({
   summary: 'Fetch the X.509-SVIDs of this process',
   about:
-    'The agent looks at this very process: the identities are those of its user, groups and program. With --write, svid.pem, key.pem (0600) and bundle.pem are replaced, each at once; further SVIDs get svid.1.pem and so on, bundles of other trust domains bundle.NAME.pem.',
+    'The agent looks at this very process: the identities are those of its user, groups and program. With --write, svid.pem, key.pem (0600), bundle.pem and crl.pem (what is revoked) are replaced, each at once; further SVIDs get svid.1.pem and so on, bundles of other trust domains bundle.NAME.pem.',
   flags: {
     write: text('DIR', 'Write the SVIDs into this directory'),
     silent: toggle('Print nothing when it works'),
@@ -40,6 +40,7 @@ export const fetchX509 = command({
         );
         written.push(path);
       }
+      written.push(...(await writeCrls(directory, response.crl, ports)));
     }
     if (values.silent) return 0;
     if (values.output === 'json') {

@@ -3,8 +3,10 @@ import { Fault, quote } from '../src/errors.ts';
 import { pathOf, type SpiffeId, trustDomainOf } from '../src/spiffe/id.ts';
 import { withAdmin } from './admin.ts';
 import type { Message } from './caller.ts';
-import { adminSocket, id, output, required } from './flags.ts';
+import { adminSocket, id, output, required, toggle } from './flags.ts';
 import type { Ports } from './ports.ts';
+
+export const revokeToo = toggle('Revoke what it was issued, and wait until every agent knows');
 
 export const oneAgentFlags = { spiffeId: required(id('SPIFFE-ID', "The agent's ID")), output, adminSocket };
 

@@ -43,6 +43,15 @@ export async function writeSvid(
   return files.map(([path]) => path).reverse();
 }
 
+/** Writes the revocation lists as crl.pem; nothing when there are none, as below a server that keeps none. */
+export async function writeCrls(directory: string, crls: readonly Buffer[], ports: Ports): Promise<readonly string[]> {
+  if (crls.length === 0) return [];
+  const path = join(resolve(ports.directory, directory), 'crl.pem');
+  const content = crls.map((der) => pemEncode('X509 CRL', der)).join('');
+  await inDirectory(resolve(ports.directory, directory), () => writeFileAtomic(path, content, 0o644));
+  return [path];
+}
+
 /** Makes a directory and writes into it. Throws `input/invalid` naming it when that fails. */
 export async function inDirectory(directory: string, write: () => Promise<void>): Promise<void> {
   try {

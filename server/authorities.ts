@@ -9,7 +9,7 @@ import { type Live, live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
 import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
-import { type Authority, startAuthority } from './authority/authority.ts';
+import { type Authority, type AuthorityPorts, startAuthority } from './authority/authority.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
 import { type X509Signer, x509Kind } from './authority/x509.ts';
@@ -44,6 +44,8 @@ export interface AuthoritiesPorts {
   readonly log: Log;
   /** Tells this server's journal from those of others on the same database. */
   readonly serverName: string;
+  /** See `AuthorityPorts.beforePublished`. */
+  readonly beforeX509Published?: AuthorityPorts['beforePublished'];
 }
 
 /** Milliseconds. */
@@ -57,6 +59,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   const x509 = await startAuthority(x509Kind(trustDomain, options.caSubject, options.caTtl, random), {
     ...shared,
     keyType: options.caKeyType,
+    ...(ports.beforeX509Published && { beforePublished: ports.beforeX509Published }),
   });
   const jwt = options.disableJwtSvids
     ? undefined

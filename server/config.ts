@@ -121,6 +121,18 @@ export const serverTable = {
       post: setting(perSecond, 10, 'Status reports of agents.'),
     },
   ),
+  revocation: section('Taking back SVIDs before they expire, see [revocation](revocation.md).', {
+    record: setting(
+      toggle,
+      true,
+      'Whether it is recorded who was issued which X.509-SVID, until that expires: what `mutual svid revoke` by SPIFFE ID and by entry need. Without it X.509-SVIDs of workloads are revoked by serial alone.',
+    ),
+    withdrawn: setting(
+      toggle,
+      false,
+      'Whether the ban or eviction of an agent and the deletion of an entry revoke what was issued for it.',
+    ),
+  }),
   pruneNodesExpiredFor: optional(
     duration(second, 3650 * day),
     'Forgets nodes whose SVID expired this long ago. Without it they are kept. Banned nodes are always kept.',

@@ -10,6 +10,8 @@ const every = 5 * 60_000;
 const batch = 1000;
 /** Changes kept for agents that come back. */
 const keptChanges = 100_000;
+/** Milliseconds that a revocation is kept beyond the end of what it revokes, for clocks that are behind (RFC 5280 §3.3). */
+const keptExpired = 10 * 60_000;
 
 export interface HousekeepingPorts {
   readonly options: ServerOptions;
@@ -34,6 +36,7 @@ async function tidy({ options, store, world, clock, log }: HousekeepingPorts): P
   const tokens = await store.tokens.prune(now);
   let entries = 0;
   for (let pruned = batch; pruned === batch; entries += pruned) pruned = await store.entries.prune(now, batch);
+  for (let pruned = batch; pruned === batch; ) pruned = await store.revocations.prune(clock.now() - keptExpired, batch);
   let nodes = 0;
   if (options.pruneNodesExpiredFor !== undefined) {
     const before = now - Math.floor(options.pruneNodesExpiredFor / 1000);

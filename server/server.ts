@@ -19,6 +19,7 @@ import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { tasks } from '../src/run/tasks.ts';
 import { isMemberOf } from '../src/spiffe/id.ts';
+import { revokedCertificate } from '../src/spiffe/revocation.ts';
 import { verifyX509Svid } from '../src/spiffe/x509-svid.ts';
 import { secureContextOptions } from '../src/tls/credentials.ts';
 import { version } from '../src/version.ts';
@@ -32,6 +33,7 @@ import { healthService } from './api/health.ts';
 import { rateLimiter } from './api/limits.ts';
 import { localAuthorityService } from './api/local-authority.ts';
 import { loggerService } from './api/logger.ts';
+import { revocationService } from './api/revocation.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
@@ -41,6 +43,9 @@ import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';
 import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
+import { revocationLists } from './revocation/lists.ts';
+import { issuanceRecorder } from './revocation/recorder.ts';
+import { revoker } from './revocation/revoke.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
 
@@ -112,8 +117,29 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
         void renewed.then(() => fail(fault));
       }),
     );
-    const authorities = await startAuthorities(options, { store, keys, clock, random, log, serverName });
+    const lists = revocationLists({ store, world, keys, clock, log });
+    const authorities = await startAuthorities(options, {
+      store,
+      keys,
+      clock,
+      random,
+      log,
+      serverName,
+      beforeX509Published: lists.publish,
+    });
     await world.reach();
+    await lists.refresh(authorities.x509.state);
+    const recorder = issuanceRecorder(store.revocations, { clock, log });
+    undo.push(() => recorder.close());
+    const revoking = revoker({
+      store,
+      world,
+      recorder,
+      clock,
+      log,
+      longest: options.caTtl,
+      recorded: options.revocation.record,
+    });
 
     const checkAccess = accessControl({ trustDomain, adminIds: options.adminIds, world, nodes: store.nodes, clock });
     const rights = new WeakMap<Call, Rights>();
@@ -128,6 +154,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       store,
       world,
       authorities,
+      recorder,
+      withdrawing: options.revocation.withdrawn ? revoking.withdrawing : (_, act) => act(),
       limit: rateLimiter(options.rateLimits, clock, recheck),
       rightsOf: (call) => rights.get(call) as Rights,
       recheck,
@@ -137,6 +165,13 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     };
     const watching = watchers(world, trustDomain);
     world.onChange((change) => watching.tell(change));
+    world.onChange((change) => {
+      revoking.heard(change);
+      if (change.kind !== 'revocation') return;
+      void lists
+        .refresh(authorities.x509.state)
+        .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
+    });
     const shared = [
       await agentService(context),
       bundleService(context),
@@ -144,6 +179,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       svidService(context),
       trustDomainService(context),
       localAuthorityService(context),
+      revocationService(context, { revoker: revoking, lists, watchers: watching }),
     ];
     const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
     const agentOnly = [syncService(context, watching, store.log.id)];
@@ -181,6 +217,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
           chain,
           (domain) => (domain === trustDomain || isAdminDomain(domain) ? world.bundles.get(domain) : undefined),
           clock.now(),
+          ([leaf]) => {
+            const revoked = world.revocations.get(`serial:${leaf?.serial}`);
+            if (revoked) throw revokedCertificate(revoked.value, revoked.revokedAt);
+          },
         );
         if (isMemberOf(svid.id, trustDomain) || options.adminIds.includes(svid.id)) return svid;
         throw new Fault('peer/untrusted', `${quote(svid.id)} is neither of this trust domain nor an administrator`);
@@ -209,6 +249,9 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
         await authorities
           .keepFresh()
           .catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
+        await lists
+          .refresh(authorities.x509.state)
+          .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
       }
     });
     running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));

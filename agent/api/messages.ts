@@ -53,7 +53,13 @@ export function x509Svids(cache: Cache, identities: Identities, now: number): En
     });
     if (svids.length === 0) return { value: undefined, until: now };
     return {
-      value: encoded(encodeX509Svids({ svids, federated_bundles: byId(identities.federated, derAuthorities) })),
+      value: encoded(
+        encodeX509Svids({
+          svids,
+          crl: cache.revocations.value.ders,
+          federated_bundles: byId(identities.federated, derAuthorities),
+        }),
+      ),
       until,
     };
   });
@@ -63,7 +69,8 @@ export function x509Svids(cache: Cache, identities: Identities, now: number): En
 export function x509Bundles(cache: Cache, identities: Identities): Encoded {
   return identities.memo('x509-bundles', () => {
     const bundles = byId([cache.ownBundle.value, ...identities.federated], derAuthorities);
-    return { value: encoded(encodeX509Bundles({ bundles })), until: Number.POSITIVE_INFINITY };
+    const crl = cache.revocations.value.ders;
+    return { value: encoded(encodeX509Bundles({ crl, bundles })), until: Number.POSITIVE_INFINITY };
   });
 }
 

@@ -62,6 +62,8 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
     const from = clock.now();
     const { id, claims, expiresAt, keyId } = await verified(verifyJwtSvid(svid, audience, bundleOf, from, leeway));
     const trustDomain = trustDomainOf(id);
+    const denied = cache.revocations.value.tokens;
+    if (trustDomain === cache.trustDomain) denied.check(id, claims);
     const told = tellableClaims(claims, trustDomain === cache.trustDomain, ports.allowedForeignJwtClaims);
     const answer = validation(id, told);
     const bundle = bundleOf(trustDomain);
@@ -69,7 +71,14 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
       // A key may end before the token.
       const keyEnds =
         (bundle.jwtAuthorities.find((key) => key.keyId === keyId)?.expiresAt || Number.POSITIVE_INFINITY) * 1000;
-      validated.keep(svid, audience, { trustDomain, bundle, from, until: Math.min(expiresAt, keyEnds), answer });
+      validated.keep(svid, audience, {
+        trustDomain,
+        bundle,
+        denied,
+        from,
+        until: Math.min(expiresAt, keyEnds),
+        answer,
+      });
     }
     return answer;
   };
@@ -127,7 +136,8 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
             trustDomain === cache.trustDomain
               ? cache.ownBundle.value
               : identities.federated.find((bundle) => bundle.trustDomain === trustDomain);
-          const known = validated.find(request.svid, request.audience, bundleOf, clock.now());
+          const denied = cache.revocations.value.tokens;
+          const known = validated.find(request.svid, request.audience, bundleOf, denied, clock.now());
           return known ?? validate(request, bundleOf);
         };
         const identities = identitiesOf(call, ports);

@@ -94,6 +94,7 @@ export const access: Readonly<Record<string, readonly Who[]>> = {
   ...service('spire.api.server.debug.v1.Debug', { GetInfo: ['local'] }),
   ...service('grpc.health.v1.Health', { Check: ['local'], Watch: ['local'], List: ['local'] }),
   ...service('mutual.server.v1.Sync', { Watch: ['agent'], Position: ['agent'] }),
+  ...service('mutual.server.v1.Revocation', { Revoke: operators, Coverage: operators, List: operators }),
 };
 
 function service(name: string, methods: Record<string, readonly Who[]>): Record<string, readonly Who[]> {
@@ -107,6 +108,11 @@ export interface Rights {
   readonly node?: StoredNode;
   /** Set when the caller presented an X509-SVID. */
   readonly id?: SpiffeId;
+}
+
+/** What an agent is told whose SVID was revoked: one that can attest again does so, as after its expiry. */
+export function agentRevoked(): Fault {
+  return new Fault('caller/denied', 'the agent SVID is revoked', { reason: 'AGENT_NOT_ACTIVE' });
 }
 
 export interface AccessPorts {
@@ -141,6 +147,11 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
     if (clock.now() >= caller.svid.leaf.notAfter) {
       const detail = `the SVID of ${id} has expired`;
       throw denied(allowed.includes('agent') ? { detail, reason: 'AGENT_EXPIRED' } : { detail });
+    }
+    // Nor does a connection outlive the revocation of what it was opened with.
+    if (world.revocations.has(`serial:${caller.svid.leaf.serial}`)) {
+      if (allowed.includes('agent')) throw agentRevoked();
+      throw denied({ detail: `the SVID of ${id} is revoked` });
     }
     if (allowed.includes('admin')) {
       if (adminIds.includes(id)) return { as: 'admin', id };

@@ -11,7 +11,7 @@ import { issueX509Svid } from '../issue/x509.ts';
 import type { StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
 import { countOf, cutPage, requireSelectors, setMatches, type WireSelectorMatch } from './page.ts';
-import { svidToWire } from './svid.ts';
+import { recordSvid, svidToWire } from './svid.ts';
 import { nodeSize } from './sync-group.ts';
 
 interface AgentFilter {
@@ -66,13 +66,16 @@ export async function agentService(context: Context): Promise<Service> {
   }
 
   /** Signs the agent's certificate: the ID is the one that was proved, the request gives the key alone. */
-  function sign(request: Csr, id: SpiffeId) {
-    return issueX509Svid(
-      authorities.x509.signer.value,
+  async function sign(request: Csr, id: SpiffeId) {
+    const signer = authorities.x509.signer.value;
+    const svid = await issueX509Svid(
+      signer,
       { id, spki: request.spki, ttl: options.agentTtl, dnsNames: [] },
       clock.now(),
       random,
     );
+    recordSvid(context, svid, signer.authorityId, { spiffeId: id, entryId: '', agentId: id });
+    return svid;
   }
 
   /** Everything of an attestation after its turn has come. `read` gives the agent's next message. */
@@ -159,7 +162,7 @@ export async function agentService(context: Context): Promise<Service> {
 
     async DeleteAgent({ id }: { id: WireId | null }) {
       const node = agentId(id);
-      if (!(await store.nodes.delete(node))) throw notFound();
+      if (!(await context.withdrawing([{ by: 'agent', id: node }], () => store.nodes.delete(node)))) throw notFound();
       await world.reach();
       log.info({ agent: node }, 'agent evicted');
       return {};
@@ -167,7 +170,7 @@ export async function agentService(context: Context): Promise<Service> {
 
     async BanAgent({ id }: { id: WireId | null }) {
       const node = agentId(id);
-      if (!(await store.nodes.ban(node))) throw notFound();
+      if (!(await context.withdrawing([{ by: 'agent', id: node }], () => store.nodes.ban(node)))) throw notFound();
       await world.reach();
       log.warn({ agent: node }, 'agent banned');
       return {};

@@ -7,6 +7,8 @@ import type { TrustDomain } from '../../src/spiffe/id.ts';
 import type { Authorities } from '../authorities.ts';
 import type { ServerOptions } from '../config.ts';
 import type { FollowedWorld } from '../entries/world.ts';
+import type { Recorder } from '../revocation/recorder.ts';
+import type { Target } from '../revocation/revoke.ts';
 import type { Store } from '../store/store.ts';
 import type { Rights } from './access.ts';
 import type { Limiter } from './limits.ts';
@@ -17,6 +19,10 @@ export interface Context {
   readonly store: Store;
   readonly world: FollowedWorld;
   readonly authorities: Authorities;
+  /** Remembers who was issued what, so that it can be revoked. */
+  readonly recorder: Recorder;
+  /** Does what shuts an agent or an entry out, and revokes what was issued for it where the operator wants that. */
+  withdrawing<T>(targets: readonly Target[], act: () => Promise<T>): Promise<T>;
   readonly limit: Limiter;
   /** The rights the access check found for this call. */
   rightsOf(call: Call): Rights;

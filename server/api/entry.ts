@@ -152,7 +152,9 @@ export function entryService(context: Context): Service {
     },
 
     async BatchDeleteEntry({ ids }: { ids: string[] }) {
-      const deleted = await store.entries.delete(ids.filter((id) => id !== ''));
+      const named = ids.filter((id) => id !== '');
+      const targets = named.map((entryId) => ({ by: 'entry', entryId }) as const);
+      const deleted = await context.withdrawing(targets, () => store.entries.delete(named));
       await world.reach();
       let next = 0;
       const results = ids.map((id) => {

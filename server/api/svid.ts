@@ -10,12 +10,22 @@ import type { JwtSigner } from '../authority/jwt.ts';
 import { mayHold } from '../entries/authorized.ts';
 import { type IssuedJwtSvid, issueJwtSvid } from '../issue/jwt.ts';
 import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
-import type { StoredEntry } from '../store/store.ts';
+import type { Issuance, StoredEntry } from '../store/store.ts';
 import type { Context } from './context.ts';
 import { itemStatus } from './status.ts';
 
 export function svidToWire(svid: IssuedX509Svid, id: SpiffeId, hint: string): object {
   return { cert_chain: svid.chain, id: idToWire(id), expires_at: Math.floor(svid.notAfter / 1000), hint };
+}
+
+/** Has an SVID recorded, so that it can be revoked by more than its serial. */
+export function recordSvid(
+  { recorder, clock }: Context,
+  { serial, notAfter }: IssuedX509Svid,
+  authority: string,
+  forWhom: Pick<Issuance, 'spiffeId' | 'entryId' | 'agentId'>,
+): void {
+  recorder.record({ serial, authority, ...forWhom, issuedAt: clock.now(), expiresAt: notAfter });
 }
 
 function jwtToWire(svid: IssuedJwtSvid, id: SpiffeId, hint: string): object {
@@ -25,6 +35,8 @@ function jwtToWire(svid: IssuedJwtSvid, id: SpiffeId, hint: string): object {
 export function svidService(context: Context): Service {
   const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
   const signer = () => authorities.x509.signer.value;
+  const records = options.revocation.record;
+  const agentOf = (call: Call): SpiffeId | '' => rightsOf(call).node?.id ?? '';
 
   function heldEntry(call: Call, entryId: string): StoredEntry | undefined {
     const entry = world.entries.get(entryId);
@@ -78,7 +90,9 @@ export function svidService(context: Context): Service {
         dnsNames,
         ttl: ttlOf(ttl, options.defaultX509SvidTtl),
       };
-      const svid = await issueX509Svid(signer(), profile, clock.now(), random, place);
+      const signing = signer();
+      const svid = await issueX509Svid(signing, profile, clock.now(), random, place);
+      if (records) recordSvid(context, svid, signing.authorityId, { spiffeId: id, entryId: '', agentId: '' });
       log.info({ id, serial: svid.serial }, 'X509-SVID minted');
       return { svid: svidToWire(svid, id, '') };
     },
@@ -117,7 +131,12 @@ export function svidService(context: Context): Service {
         if (request instanceof Promise) entry = entryFor(call, entry_id);
         const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
         const profile = { id: entry.spiffeId, spki, dnsNames: entry.dnsNames, ttl };
-        const svid = await issueX509Svid(signer(), profile, clock.now(), random, place);
+        const signing = signer();
+        const svid = await issueX509Svid(signing, profile, clock.now(), random, place);
+        if (records) {
+          const { spiffeId } = entry;
+          recordSvid(context, svid, signing.authorityId, { spiffeId, entryId: entry_id, agentId: agentOf(call) });
+        }
         return { svid: svidToWire(svid, entry.spiffeId, entry.hint) };
       };
       return {

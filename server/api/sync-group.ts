@@ -16,25 +16,46 @@ export interface Group {
   readonly removedEntryIds: readonly string[];
   readonly bundles: readonly Bundle[];
   readonly removedTrustDomains: readonly TrustDomain[];
+  /** All that is revoked, where the group tells of it. */
+  readonly revocations?: Revocations | undefined;
+}
+
+export interface Revocations {
+  /** DER. */
+  readonly crls: readonly Buffer[];
+  /** mutual.server.v1.DeniedToken. */
+  readonly deniedTokens: readonly object[];
 }
 
 const chunkBytes = 512 * 1024;
+/** A jti or a SPIFFE ID at its longest, with the times. */
+const deniedSize = 2_100;
 
 interface Parts {
   entries: object[];
   removed_entry_ids: string[];
   bundles: object[];
   removed_trust_domains: string[];
+  crls: Buffer[];
+  denied_tokens: object[];
 }
 
-const emptyParts = (): Parts => ({ entries: [], removed_entry_ids: [], bundles: [], removed_trust_domains: [] });
+const emptyParts = (): Parts => ({
+  entries: [],
+  removed_entry_ids: [],
+  bundles: [],
+  removed_trust_domains: [],
+  crls: [],
+  denied_tokens: [],
+});
 
 /**
  * The messages of a group, in order; only the last one is `complete`.
  * @param answer the question that the group answers; 0 for none
  */
 export function* groupMessages(group: Group, logId: string, answer: number): Iterable<object> {
-  const head = { position: group.position, log_id: logId, snapshot: group.snapshot };
+  const { position, snapshot } = group;
+  const head = { position, log_id: logId, snapshot, revocations: group.revocations !== undefined };
   let parts = emptyParts();
   let bytes = 0;
   for (const [size, put] of pieces(group)) {
@@ -55,6 +76,9 @@ function* pieces(group: Group): Iterable<[size: number, put: (parts: Parts) => v
   for (const bundle of group.bundles) yield [bundleSize(bundle), (parts) => parts.bundles.push(bundleToWire(bundle))];
   for (const name of group.removedTrustDomains)
     yield [8 + name.length, (parts) => parts.removed_trust_domains.push(name)];
+  for (const crl of group.revocations?.crls ?? []) yield [8 + crl.length, (parts) => parts.crls.push(crl)];
+  for (const token of group.revocations?.deniedTokens ?? [])
+    yield [deniedSize, (parts) => parts.denied_tokens.push(token)];
 }
 
 /** A bound on the encoded size: every text at its worst, and room for tags and numbers. */

@@ -11,8 +11,10 @@ import { authorizedEntries, federatedDomains, mayHold, rootsOf } from '../entrie
 import { changesSince, type Since } from '../entries/since.ts';
 import type { Watcher, Watchers } from '../entries/watchers.ts';
 import type { StoredEntry, StoredNode } from '../store/store.ts';
+import { agentRevoked } from './access.ts';
 import type { Context } from './context.ts';
-import { type Group, groupMessages } from './sync-group.ts';
+import { type Group, groupMessages, type Revocations } from './sync-group.ts';
+import { wireRevocations } from './sync-revocations.ts';
 
 interface WatchRequest {
   start?: { position: string; log_id: string } | null;
@@ -65,6 +67,8 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     /** Whether a group is owed though nothing changed, and the question that it answers. */
     let owed = false;
     let answer = 0;
+    let applied = 0;
+    let dirtyRevocations = false;
     let ended = false;
     const { promise: stopped, resolve: stop, reject: fail } = Promise.withResolvers<void>();
     const stopping = new AbortController();
@@ -84,6 +88,14 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       bundle(domain) {
         dirtyBundles.add(domain);
         wake.signal();
+      },
+      revocations() {
+        if (serial !== undefined && world.revocations.has(`serial:${serial}`)) return stopWith(agentRevoked());
+        dirtyRevocations = true;
+        wake.signal();
+      },
+      get applied() {
+        return applied;
       },
       nodeChanged() {
         const now = world.nodes.get(node.id);
@@ -112,8 +124,11 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     call.signal.addEventListener('abort', onGone, { once: true });
     void (async () => {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-        const { applied, ask } = next.value;
-        if (applied) log.trace({ agent: node.id, position: applied.position }, 'agent applied');
+        const { applied: reached, ask } = next.value;
+        if (reached) {
+          applied = Number(reached.position);
+          log.trace({ agent: node.id, position: applied }, 'agent applied');
+        }
         if (!ask) continue;
         try {
           // The database is asked, not this server's memory: another server may have committed what is asked about.
@@ -162,11 +177,11 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         dirty.clear();
         dirtyBundles.clear();
         const { entries: changed, removed } = split(ids, (entry) => held.has(entry.id));
-        await transmit(groupNow(false, changed, removed, domains));
+        await transmit({ ...groupNow(false, changed, removed, domains), revocations: revocationsNow() });
       } else {
         dirty.clear();
         dirtyBundles.clear();
-        await transmit(groupNow(true, entries, [], domains)).finally(leave);
+        await transmit({ ...groupNow(true, entries, [], domains), revocations: revocationsNow() }).finally(leave);
       }
       while (!ended) {
         const delta = takeDelta();
@@ -187,9 +202,16 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
         if (!domains.has(domain)) bundles.add(domain);
         domains.add(domain);
       }
-      if (entries.length + gone.length + bundles.size === 0 && !owed) return undefined;
+      const revocations = dirtyRevocations ? revocationsNow() : undefined;
+      if (entries.length + gone.length + bundles.size === 0 && !revocations && !owed) return undefined;
       owed = false;
-      return groupNow(false, entries, gone, bundles);
+      return { ...groupNow(false, entries, gone, bundles), revocations };
+    }
+
+    /** All that is revoked: told whole, since it is little and changes rarely. */
+    function revocationsNow(): Revocations {
+      dirtyRevocations = false;
+      return wireRevocations(world);
     }
 
     async function transmit(group: Group): Promise<void> {

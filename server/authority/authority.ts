@@ -46,6 +46,8 @@ export interface AuthorityPorts {
   readonly log: Log;
   readonly serverName: string;
   readonly keyType: KeyType;
+  /** Called with each new authority when the journal names it and the bundle does not carry it yet. */
+  readonly beforePublished?: (slot: Slot, key: Key) => Promise<void>;
 }
 
 export interface Authority<Signer> {
@@ -111,6 +113,7 @@ export async function startAuthority<Signer>(
     const slot: Slot = { ...(await kind.make(key, now)), keyId, tainted: false };
     const forgotten = slots.prepared;
     await save(prepare(slots, slot));
+    await ports.beforePublished?.(slot, key);
     await publish((before) => kind.publish((forgotten && kind.withdraw(before, forgotten)) ?? before, slot));
     if (forgotten) await keys.remove(forgotten.keyId);
     log.info(

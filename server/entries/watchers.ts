@@ -14,6 +14,10 @@ export interface Watcher {
   /** Entries to look at again. */
   entries(ids: Iterable<string>): void;
   bundle(trustDomain: TrustDomain): void;
+  /** Something was revoked, or a list signed. */
+  revocations(): void;
+  /** The position that the agent said it has applied. */
+  readonly applied: number;
   /** The node's own record changed: its rights may be gone, its selectors others. */
   nodeChanged(): void;
   /** Somebody wants to see this stream reach the position the world has now. */
@@ -27,6 +31,7 @@ export interface Watchers {
   tell(change: Change): void;
   /** Lets the streams of one node say how far they are, though nothing concerned them. */
   announce(node: SpiffeId): void;
+  all(): Iterable<Watcher>;
   readonly size: number;
 }
 
@@ -102,12 +107,14 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
           if (bySelector.get(selector)?.size === 0) bySelector.delete(selector);
       };
     },
+    all: () => all,
     announce(node) {
       for (const watcher of byNode.get(node) ?? []) watcher.announce();
     },
     tell(change) {
       if (change.kind === 'entry') tellEntry(change);
       else if (change.kind === 'bundle') for (const watcher of all) watcher.bundle(change.trustDomain);
+      else if (change.kind === 'revocation' || change.kind === 'crl') for (const watcher of all) watcher.revocations();
       else if (change.kind === 'node') for (const watcher of byNode.get(change.id) ?? []) watcher.nodeChanged();
     },
   };

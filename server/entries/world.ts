@@ -5,7 +5,8 @@
  */
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import type { Change, Store, StoredEntry, StoredNode } from '../store/store.ts';
+import { revocationKey } from '../store/revocations.ts';
+import type { Change, Revocation, Store, StoredCrl, StoredEntry, StoredNode } from '../store/store.ts';
 
 /** What a reader sees. Maps are live: take what is needed before the next wait. */
 export interface World {
@@ -13,6 +14,10 @@ export interface World {
   /** In the order of their seq: new ones are put last, and a node attested anew keeps its place. */
   readonly nodes: ReadonlyMap<SpiffeId, StoredNode>;
   readonly bundles: ReadonlyMap<TrustDomain, Bundle>;
+  /** By `revocationKey`. */
+  readonly revocations: ReadonlyMap<string, Revocation>;
+  /** Revocation lists by authority. */
+  readonly crls: ReadonlyMap<string, StoredCrl>;
   /** The log position this memory has reached. */
   readonly position: number;
   /** Entries whose parent is `id`, in no order. */
@@ -57,6 +62,8 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
     after = last.seq;
   }
   for (const bundle of await store.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
+  for (const one of await store.revocations.list()) memory.revocations.set(revocationKey(one), one);
+  for (const crl of await store.revocations.listCrls()) memory.crls.set(crl.authority, crl);
   memory.position = start;
 
   const readers = new Set<(change: Change) => void>();
@@ -112,6 +119,8 @@ export function emptyWorld() {
   const entries = new Map<string, StoredEntry>();
   const nodes = new Map<SpiffeId, StoredNode>();
   const bundles = new Map<TrustDomain, Bundle>();
+  const revocations = new Map<string, Revocation>();
+  const crls = new Map<string, StoredCrl>();
   const byParent: EntriesById = new Map();
   const byId: EntriesById = new Map();
   /** Ascending by seq. */
@@ -134,6 +143,8 @@ export function emptyWorld() {
     entries,
     nodes,
     bundles,
+    revocations,
+    crls,
     position: 0,
     childrenOf: (id: SpiffeId): Iterable<StoredEntry> => under(byParent, id),
     entriesOf: (id: SpiffeId): Iterable<StoredEntry> => under(byId, id),
@@ -174,6 +185,12 @@ export function emptyWorld() {
       } else if (change.kind === 'bundle') {
         if (change.bundle) bundles.set(change.trustDomain, change.bundle);
         else bundles.delete(change.trustDomain);
+      } else if (change.kind === 'revocation') {
+        if (change.revocation) revocations.set(change.key, change.revocation);
+        else revocations.delete(change.key);
+      } else if (change.kind === 'crl') {
+        if (change.crl) crls.set(change.authority, change.crl);
+        else crls.delete(change.authority);
       }
     },
   };

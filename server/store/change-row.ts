@@ -25,6 +25,10 @@ export function changeRow(change: Change): Tables['changes'] {
       };
     case 'federation':
       return { ...row, subject: change.trustDomain, value: null };
+    case 'revocation':
+      return { ...row, subject: change.key, value: change.revocation ? JSON.stringify(change.revocation) : null };
+    case 'crl':
+      return { ...row, subject: change.authority, value: change.crl ? JSON.stringify(change.crl) : null };
   }
 }
 
@@ -55,6 +59,10 @@ export function rowChange(row: Tables['changes']): Change {
         trustDomain: subject as never,
         bundle: value === null ? undefined : decodeBundle(value),
       };
+    case 'revocation':
+      return { position, kind: 'revocation', key: subject, revocation: value === null ? undefined : JSON.parse(value) };
+    case 'crl':
+      return { position, kind: 'crl', authority: subject, crl: value === null ? undefined : JSON.parse(value) };
     default:
       return { position, kind: 'federation', trustDomain: subject as never };
   }

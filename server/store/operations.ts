@@ -19,6 +19,16 @@ import {
   scanNodes,
   setNodeVersion,
 } from './nodes.ts';
+import {
+  addIssued,
+  addRevocations,
+  findIssued,
+  listCrls,
+  listRevocations,
+  pruneRevocations,
+  putCrl,
+  recordIssued,
+} from './revocations.ts';
 import { createToken, getToken, pruneTokens } from './tokens.ts';
 
 export const writes = {
@@ -43,6 +53,11 @@ export const writes = {
   putDocument,
   pruneChanges,
   renewLog,
+  recordIssued,
+  addRevocations,
+  addIssued,
+  putCrl,
+  pruneRevocations,
 };
 
 export const reads = {
@@ -59,6 +74,9 @@ export const reads = {
   getDocument,
   readChanges,
   readHead,
+  findIssued,
+  listRevocations,
+  listCrls,
 };
 
 type Table = typeof writes & typeof reads;

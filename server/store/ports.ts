@@ -44,6 +44,16 @@ export function portsOver(ask: Ask): Omit<Store, 'log' | 'schema' | 'close'> {
       get: (name) => ask('getDocument', name),
       put: (name, text, expect) => ask('putDocument', name, text, expect),
     },
+    revocations: {
+      record: (issued) => ask('recordIssued', issued),
+      find: (serial, now) => ask('findIssued', serial, now),
+      add: (revocations) => ask('addRevocations', revocations),
+      addIssued: (of, value, revokedAt) => ask('addIssued', of, value, revokedAt),
+      list: () => ask('listRevocations'),
+      putCrl: (crl) => ask('putCrl', crl),
+      listCrls: () => ask('listCrls'),
+      prune: (now, limit) => ask('pruneRevocations', now, limit),
+    },
     claim: (trustDomain) => ask('claim', trustDomain),
     ping: () => ask('ping'),
   };

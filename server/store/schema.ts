@@ -23,6 +23,9 @@ export interface Tables {
   tokens: { value: string; expires_at: number; alias_entry_id: string | null };
   federation: { trust_domain: string; bundle_endpoint_url: string; profile: string; endpoint_spiffe_id: string | null };
   journal: { name: string; version: number; text: string };
+  issued: IssuedRow;
+  revocations: RevocationRow;
+  crls: { authority: string; number: string; expires_at: number; der: string };
   schema_version: { version: number; compatible: number };
 }
 
@@ -52,6 +55,26 @@ export interface EntryRow {
   created_at: number;
   disable_x509_svid_prefetch: number;
   jwt_svid_include_jti: number;
+}
+
+/** Clustered by expiry: rows are put in and pruned at the two ends, and nothing else is indexed, since finding is rare. */
+export interface IssuedRow {
+  expires_at: number;
+  serial: string;
+  issued_at: number;
+  authority: string;
+  spiffe_id: string;
+  entry_id: string;
+  agent_id: string;
+}
+
+export interface RevocationRow {
+  kind: string;
+  value: string;
+  revoked_at: number;
+  expires_at: number;
+  authority: string;
+  spiffe_id: string;
 }
 
 export interface NodeRow {

@@ -19,6 +19,7 @@ export interface Store {
   readonly tokens: Tokens;
   readonly federation: Federation;
   readonly journal: Journal;
+  readonly revocations: Revocations;
   readonly log: ChangeLog;
   /** The schema's version found at opening, 0 for an empty database, and the one it has now. */
   readonly schema: { readonly before: number; readonly after: number };
@@ -177,6 +178,74 @@ export interface Journal {
   put(name: string, text: string, expect: number): Promise<boolean>;
 }
 
+/** An X.509-SVID that was issued. Times are Unix milliseconds. */
+export interface Issuance {
+  /** Decimal. */
+  readonly serial: string;
+  readonly authority: string;
+  readonly spiffeId: SpiffeId;
+  /** Empty for an agent's own SVID and a minted one. */
+  readonly entryId: string;
+  /** Empty for a minted one. */
+  readonly agentId: SpiffeId | '';
+  readonly issuedAt: number;
+  readonly expiresAt: number;
+}
+
+/**
+ * What is revoked. `serial`: one X.509-SVID. `jti`: one JWT-SVID. `tokens`: the JWT-SVIDs of a SPIFFE ID issued up to
+ * then. `subject`, `entry`, `agent`: that everything issued for it up to then was revoked, which each server does once
+ * more with what it had not recorded yet.
+ */
+export type RevocationKind = 'serial' | 'jti' | 'tokens' | 'subject' | 'entry' | 'agent';
+
+export interface Revocation {
+  readonly kind: RevocationKind;
+  readonly value: string;
+  /** Unix milliseconds. */
+  readonly revokedAt: number;
+  /** Unix milliseconds: everything it concerns has expired by then, and it is forgotten. */
+  readonly expiresAt: number;
+  /** Of a serial: the authority that issued it; empty where that is not known. */
+  readonly authority: string;
+  /** Of a serial, where known. */
+  readonly spiffeId: string;
+}
+
+export interface Revoked {
+  readonly revocation: Revocation;
+  /** It was revoked before; then the revocation is the earlier one. */
+  readonly already: boolean;
+}
+
+/** The revocation list of an authority. */
+export interface StoredCrl {
+  readonly authority: string;
+  /** Decimal. */
+  readonly number: string;
+  /** Unix milliseconds. */
+  readonly expiresAt: number;
+  /** Base64. */
+  readonly der: string;
+}
+
+export interface Revocations {
+  /** Records issued SVIDs, in one write and without a change of the log. */
+  record(issued: readonly Issuance[]): Promise<void>;
+  /** The record of one unexpired SVID. @param now Unix milliseconds */
+  find(serial: string, now: number): Promise<Issuance | undefined>;
+  /** Revokes in one transaction. What is revoked already stays as it is, but for `tokens`, whose time moves on. */
+  add(revocations: readonly Revocation[]): Promise<readonly Revoked[]>;
+  /** Revokes every recorded and unexpired SVID issued for `value` up to `revokedAt`. */
+  addIssued(of: 'subject' | 'entry' | 'agent', value: string, revokedAt: number): Promise<readonly Revoked[]>;
+  list(): Promise<readonly Revocation[]>;
+  /** Writes a list if its number is above the stored one's; false when it is not. */
+  putCrl(crl: StoredCrl): Promise<boolean>;
+  listCrls(): Promise<readonly StoredCrl[]>;
+  /** Forgets records, revocations and lists that ended before `now` (Unix milliseconds), at most `limit` of each; how many. */
+  prune(now: number, limit: number): Promise<number>;
+}
+
 /** One change. Values are whole, so that a follower needs no further read. */
 export type Change = { readonly position: number } & (
   | {
@@ -190,6 +259,9 @@ export type Change = { readonly position: number } & (
   | { readonly kind: 'node'; readonly id: SpiffeId; readonly node: StoredNode | undefined }
   | { readonly kind: 'bundle'; readonly trustDomain: TrustDomain; readonly bundle: Bundle | undefined }
   | { readonly kind: 'federation'; readonly trustDomain: TrustDomain }
+  /** Undefined: forgotten. */
+  | { readonly kind: 'revocation'; readonly key: string; readonly revocation: Revocation | undefined }
+  | { readonly kind: 'crl'; readonly authority: string; readonly crl: StoredCrl | undefined }
 );
 
 export interface ChangeLog {

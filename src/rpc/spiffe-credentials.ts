@@ -6,6 +6,7 @@ import { ChannelCredentials, credentials, type experimental } from '@grpc/grpc-j
 import { Fault } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import type { CheckRevocation } from '../spiffe/revocation.ts';
 import { secureContextOptions } from '../tls/credentials.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import { verifyPeer } from '../tls/verify-peer.ts';
@@ -24,6 +25,7 @@ export interface TlsTarget {
   readonly expect: SpiffeId;
   /** Accepts any certificate with that ID, whoever signed it. For the first contact only, where nothing better is known. */
   readonly insecure?: boolean | undefined;
+  readonly revocation?: CheckRevocation | undefined;
   readonly clock?: Clock;
 }
 
@@ -59,7 +61,7 @@ export class SpiffeCredentials extends ChannelCredentials {
   }
 
   #connect(socket: Socket): Promise<experimental.SecureConnectResult> {
-    const { host, bundle, expect, insecure, clock = systemClock } = this.#target;
+    const { host, bundle, expect, insecure, revocation, clock = systemClock } = this.#target;
     // A server that vanished is noticed by TCP: servers in Go take gRPC's own pings amiss when they come often.
     socket.setKeepAlive(true, 30_000);
     return new Promise((resolve, reject) => {
@@ -80,7 +82,8 @@ export class SpiffeCredentials extends ChannelCredentials {
       tls.once('secureConnect', () => {
         try {
           if (tls.alpnProtocol !== 'h2') throw new Fault('peer/untrusted', 'the other end does not speak HTTP/2');
-          verifyPeer(presentedChain(tls), { id: expect, roots: insecure === true ? undefined : bundle() }, clock.now());
+          const roots = insecure === true ? undefined : bundle();
+          verifyPeer(presentedChain(tls), { id: expect, roots, revocation }, clock.now());
         } catch (error) {
           this.refusal = error instanceof Fault ? error : undefined;
           return failed(error as Error);

@@ -10,6 +10,7 @@ import { verifyChain } from '../crypto/chain.ts';
 import { Fault, quote } from '../errors.ts';
 import type { Bundle, X509Authority } from './bundle.ts';
 import { parseId, pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from './id.ts';
+import type { CheckRevocation } from './revocation.ts';
 
 export interface VerifiedX509Svid {
   readonly id: SpiffeId;
@@ -43,12 +44,14 @@ export function checkLeaf(certificate: Certificate): SpiffeId {
  * @param chain DER certificates
  * @param bundle of the leaf's trust domain, or where to find it
  * @param now milliseconds since the epoch
+ * @param revocation refuses what was revoked; without it nothing is
  * Throws `svid/invalid`, or `der/invalid` for bytes that are no certificates.
  */
 export function verifyX509Svid(
   chain: readonly Buffer[],
   bundle: Bundle | ((trustDomain: TrustDomain) => Bundle | undefined),
   now: number,
+  revocation?: CheckRevocation,
 ): VerifiedX509Svid {
   const [first, ...rest] = chain;
   if (first === undefined) throw refused('its chain is empty');
@@ -63,7 +66,9 @@ export function verifyX509Svid(
   const roots = trusted.x509Authorities.flatMap((authority) => authorityCertificate(authority) ?? []);
   if (roots.length === 0)
     throw refused(`the bundle of its trust domain ${quote(trustDomain)} holds no X.509 authority`);
-  return { id, leaf, path: verifyChain(leaf, rest.map(parseCertificate), roots, now) };
+  const path = verifyChain(leaf, rest.map(parseCertificate), roots, now);
+  revocation?.(path);
+  return { id, leaf, path };
 }
 
 const parsed = new WeakMap<X509Authority, Certificate | null>();

@@ -3,6 +3,7 @@ import { type Certificate, parseCertificate } from '../crypto/certificate.ts';
 import { verifyChain } from '../crypto/chain.ts';
 import { Fault, quote } from '../errors.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
+import type { CheckRevocation } from '../spiffe/revocation.ts';
 import { checkLeaf } from '../spiffe/x509-svid.ts';
 
 export interface ExpectedPeer {
@@ -10,6 +11,7 @@ export interface ExpectedPeer {
   readonly id: SpiffeId;
   /** DER of the authorities that may stand behind it; undefined accepts anybody's word (an insecure bootstrap). */
   readonly roots: readonly Buffer[] | undefined;
+  readonly revocation?: CheckRevocation | undefined;
 }
 
 /**
@@ -24,7 +26,7 @@ export function verifyPeer(chain: readonly Buffer[], expected: ExpectedPeer, now
     const id = checkLeaf(leaf);
     if (id !== expected.id) throw new Fault('svid/invalid', `it is ${quote(id)}`);
     if (expected.roots !== undefined)
-      verifyChain(leaf, rest.map(parseCertificate), expected.roots.map(parseCertificate), now);
+      expected.revocation?.(verifyChain(leaf, rest.map(parseCertificate), expected.roots.map(parseCertificate), now));
     return leaf;
   } catch (error) {
     if (!(error instanceof Fault)) throw error;

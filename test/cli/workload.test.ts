@@ -51,7 +51,7 @@ suite('workload scripts', async () => {
     equal(leaf.checkPrivateKey(createPrivateKey(key!)), true);
     equal(leaf.verify(new X509Certificate(bundle!).publicKey), true);
     equal((await stat(join(directory, 'files', 'key.pem'))).mode & 0o777, 0o600);
-    deepEqual((await readdir(join(directory, 'files'))).sort(), ['bundle.pem', 'key.pem', 'svid.pem']);
+    deepEqual((await readdir(join(directory, 'files'))).sort(), ['bundle.pem', 'crl.pem', 'key.pem', 'svid.pem']);
   });
 
   test('watch prints an update, then the next one when an entry comes, and ends with 0 at a signal', async () => {

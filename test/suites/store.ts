@@ -3,7 +3,17 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import type { Change, Node, Store, StoredEntry, StoredNode } from '../../server/store/store.ts';
+import type {
+  Change,
+  Issuance,
+  Node,
+  Revocation,
+  Revoked,
+  Store,
+  StoredCrl,
+  StoredEntry,
+  StoredNode,
+} from '../../server/store/store.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import type { EntryDraft } from '../../src/spiffe/entry.ts';
 import { parseId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../../src/spiffe/id.ts';
@@ -636,6 +646,97 @@ export function storeSuite(name: string, subject: StoreSubject): void {
       assert.equal(await store.log.oldest(), 7);
       assert.equal(await store.log.position(), 6);
       assert.equal((await create(store, draft('/w/6'))).seq, 7);
+    });
+
+    const issuance = (serial: string, over: Partial<Issuance> = {}): Issuance => ({
+      serial,
+      authority: 'ca',
+      spiffeId: id('/web'),
+      entryId: 'e1',
+      agentId: id('/spire/agent/x509pop/one'),
+      issuedAt: 1_000,
+      expiresAt: 9_000,
+      ...over,
+    });
+    const values = (done: readonly Revoked[]) =>
+      done.map(({ revocation, already }) => `${revocation.value}${already ? ' already' : ''}`).sort();
+
+    test('what was issued is found, and revoked by ID, entry or agent, up to a moment, once', async (store) => {
+      const other = id('/spire/agent/x509pop/two');
+      await store.revocations.record([
+        issuance('1'),
+        issuance('2', { entryId: 'e2' }),
+        issuance('3', { spiffeId: id('/db'), agentId: other }),
+        issuance('4', { issuedAt: 5_001 }),
+        issuance('5', { expiresAt: 4_000 }),
+      ]);
+      assert.equal(await store.log.position(), 0, 'a record is no change');
+      assert.deepEqual(
+        await store.revocations.find('3', 5_000),
+        issuance('3', { spiffeId: id('/db'), agentId: other }),
+      );
+      assert.equal(await store.revocations.find('5', 5_000), undefined, 'expired');
+      assert.deepEqual(values(await store.revocations.addIssued('entry', 'e1', 5_000)), ['1', '3']);
+      assert.deepEqual(values(await store.revocations.addIssued('subject', id('/web'), 5_000)), ['1 already', '2']);
+      assert.deepEqual(values(await store.revocations.addIssued('agent', other, 5_000)), ['3 already']);
+      assert.deepEqual(
+        (await store.log.read(0, 10)).map((change) => change.kind === 'revocation' && change.key),
+        ['serial:1', 'serial:3', 'serial:2'],
+      );
+      const [first] = (await store.revocations.list()).filter(({ value }) => value === '1');
+      assert.deepEqual(first, {
+        kind: 'serial',
+        value: '1',
+        revokedAt: 5_000,
+        expiresAt: 9_000,
+        authority: 'ca',
+        spiffeId: id('/web'),
+      });
+    });
+
+    test('denied tokens of a subject move on in time and never back', async (store) => {
+      const tokens = (revokedAt: number): Revocation => ({
+        kind: 'tokens',
+        value: id('/web'),
+        revokedAt,
+        expiresAt: revokedAt + 10,
+        authority: '',
+        spiffeId: id('/web'),
+      });
+      await store.revocations.add([tokens(100)]);
+      assert.equal((await store.revocations.add([tokens(90)]))[0]?.already, true);
+      assert.equal((await store.revocations.add([tokens(200)]))[0]?.already, false);
+      assert.deepEqual(await store.revocations.list(), [tokens(200)]);
+    });
+
+    test('a revocation list is replaced by one with a higher number alone', async (store) => {
+      const crl = (number: string): StoredCrl => ({ authority: 'ca', number, expiresAt: 9_000, der: number });
+      assert.equal(await store.revocations.putCrl(crl('9')), true);
+      assert.equal(await store.revocations.putCrl(crl('9')), false);
+      assert.equal(await store.revocations.putCrl(crl('10')), true, 'numbers, not texts');
+      assert.deepEqual(await store.revocations.listCrls(), [crl('10')]);
+    });
+
+    test('pruning forgets what has ended and nothing that still counts', async (store) => {
+      await store.revocations.record([
+        issuance('1', { expiresAt: 2_000 }),
+        issuance('2'),
+        issuance('3', { expiresAt: 2_000 }),
+      ]);
+      await store.revocations.addIssued('subject', id('/web'), 1_500);
+      await store.revocations.putCrl({ authority: 'old', number: '1', expiresAt: 1_999, der: '' });
+      await store.revocations.putCrl({ authority: 'ca', number: '1', expiresAt: 9_000, der: '' });
+      for (let pruned = 1; pruned > 0; ) pruned = await store.revocations.prune(2_001, 1);
+      assert.deepEqual(
+        (await store.revocations.list()).map(({ value }) => value),
+        ['2'],
+      );
+      assert.deepEqual(
+        (await store.revocations.listCrls()).map(({ authority }) => authority),
+        ['ca'],
+      );
+      assert.ok(await store.revocations.find('2', 2_001));
+      assert.equal(await store.revocations.find('1', 0), undefined);
     });
 
     test('after close every call is refused', async (store, reopen) => {

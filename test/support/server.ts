@@ -37,6 +37,7 @@ export const api = {
   localAuthority: 'spire.api.server.localauthority.v1.LocalAuthority',
   logger: 'spire.api.server.logger.v1.Logger',
   svid: 'spire.api.server.svid.v1.SVID',
+  revocation: 'mutual.server.v1.Revocation',
   sync: 'mutual.server.v1.Sync',
   trustDomain: 'spire.api.server.trustdomain.v1.TrustDomain',
 } as const;

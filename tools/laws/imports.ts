@@ -33,6 +33,7 @@ export const arrows: Readonly<Record<string, readonly string[]>> = {
   'server/issue/': ['src/', 'server/authority/'],
   'server/attest/': ['src/', 'server/store/'],
   'server/entries/': ['src/', 'server/store/'],
+  'server/revocation/': ['src/', 'server/store/', 'server/authority/', 'server/entries/'],
   'server/publish/': ['src/', 'server/authority/', 'server/store/'],
   'server/authorities.ts': ['src/', 'server/store/', 'server/authority/', 'server/issue/'],
   'server/api/': [
@@ -43,6 +44,7 @@ export const arrows: Readonly<Record<string, readonly string[]>> = {
     'server/issue/',
     'server/attest/',
     'server/entries/',
+    'server/revocation/',
   ],
   'server/': ['src/', 'server/'],
   'agent/config.ts': ['src/'],

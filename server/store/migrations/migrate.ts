@@ -7,6 +7,7 @@ import { sql } from 'kysely';
 import { Fault } from '../../../src/errors.ts';
 import { type Engine, insert, type Session, statement } from '../statement.ts';
 import { first } from './0001-first.ts';
+import { revocation } from './0002-revocation.ts';
 
 export interface Migration {
   readonly version: number;
@@ -17,7 +18,7 @@ export interface Migration {
 }
 
 /** In order, without a gap. */
-export const migrations: readonly Migration[] = [first];
+export const migrations: readonly Migration[] = [first, revocation];
 const ours = migrations.at(-1)!.version;
 
 const version = statement<Record<string, never>, { version: number; compatible: number }>((db) =>
