@@ -1,4 +1,8 @@
-/** Join tokens in the database. A token is expired when its time is before now, to the second. */
+/**
+ * Join tokens in the database, each as its hash: whoever reads a copy of it cannot attest with what is there. A token is
+ * expired when its time is before now, to the second.
+ */
+import { createHash } from 'node:crypto';
 import { Fault, quote } from '../../src/errors.ts';
 import type { EntryDraft } from '../../src/spiffe/entry.ts';
 import { createEntries, deleteEntries } from './entries.ts';
@@ -7,6 +11,7 @@ import type { JoinToken, Stamp } from './store.ts';
 import type { Transaction } from './transaction.ts';
 
 interface Row {
+  /** As `storedAs` gives it. */
   value: string;
   expires_at: number;
   alias_entry_id: string | null;
@@ -26,6 +31,11 @@ const expired = statement<{ now: number }, Row>((db, slot) =>
     .orderBy('expires_at'),
 );
 
+/** What stands in the table for a token. Its colon is in no token, so that what stands there cannot be presented as one. */
+function storedAs(value: string): string {
+  return `sha256:${createHash('sha256').update(value).digest('hex')}`;
+}
+
 /**
  * See `Tokens.create`. When an entry like the alias is there already (of a node that came with a token of this value), it
  * serves; it is not the token's and does not go with it.
@@ -35,7 +45,8 @@ export async function createToken(
   token: JoinToken,
   alias?: { draft: EntryDraft; stamp: Stamp },
 ): Promise<'created' | 'taken'> {
-  if ((await tx.all(byValue, { value: token.value })).length > 0) return 'taken';
+  const value = storedAs(token.value);
+  if ((await tx.all(byValue, { value })).length > 0) return 'taken';
   let aliasId: string | null = null;
   if (alias !== undefined) {
     const made = (await createEntries(tx, [alias]))[0]!;
@@ -49,14 +60,14 @@ export async function createToken(
     }
     if ('created' in made) aliasId = made.created.id;
   }
-  await insert(tx, 'tokens', [{ value: token.value, expires_at: token.expiresAt, alias_entry_id: aliasId }]);
+  await insert(tx, 'tokens', [{ value, expires_at: token.expiresAt, alias_entry_id: aliasId }]);
   return 'created';
 }
 
 /** See `Tokens.get`. */
 export async function getToken(session: Session, value: string): Promise<JoinToken | undefined> {
-  const row = (await session.all(byValue, { value }))[0];
-  return row && { value: row.value, expiresAt: row.expires_at };
+  const row = (await session.all(byValue, { value: storedAs(value) }))[0];
+  return row && { value, expiresAt: row.expires_at };
 }
 
 /** See `Tokens.prune`. */
@@ -79,5 +90,5 @@ export async function consumeToken(
   if (token === undefined) return 'token-missing';
   if (token.expiresAt < now) return 'token-expired';
   // The count of deleted rows decides, not the read before it.
-  return (await tx.all(remove, { value })).length === 1 ? 'taken' : 'token-missing';
+  return (await tx.all(remove, { value: storedAs(value) })).length === 1 ? 'taken' : 'token-missing';
 }
