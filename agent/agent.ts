@@ -11,6 +11,7 @@ import { observe } from '../src/observe/http.ts';
 import { prometheusMetrics } from '../src/observe/metrics.ts';
 import { type Call, serveUnix } from '../src/rpc/serve.ts';
 import type { Clock } from '../src/run/clock.ts';
+import { clearEnded, writeEnded } from '../src/run/ended.ts';
 import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { tasks } from '../src/run/tasks.ts';
@@ -18,6 +19,7 @@ import type { Bundle } from '../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import { version } from '../src/version.ts';
 import { debugApi } from './api/debug.ts';
+import { explainApi } from './api/explain.ts';
 import { healthApi } from './api/health.ts';
 import { loggerApi } from './api/logger.ts';
 import { sdsApi } from './api/sds.ts';
@@ -83,8 +85,14 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     })();
     return closing;
   };
+  let prepared = false;
+  const noteEnd = (error: unknown): Promise<void> =>
+    writeEnded(options.adminSocket, error, clock.now()).catch((failure: unknown) =>
+      log.warn(why(failure), 'note on the end of the agent not written'),
+    );
   try {
     prepareSockets(options.socket, options.adminSocket);
+    prepared = true;
     const sealer = await openSealer(options.keys, ports);
     const state = await openState(options.dataDir, trustDomain, options.keys.store === 'disk', sealer);
     for (const path of state.dropped) log.warn({ path }, 'cache file left aside: it cannot be read');
@@ -185,6 +193,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       logRefusal(log, call, fault);
       noteRefusal(refused, call, fault, clock.now());
     };
+    const methods = workloadMethods(options, clock);
     const admin = await serveUnix({
       path: options.adminSocket,
       mode: 0o600,
@@ -200,11 +209,21 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
         }),
         loggerApi('setLevel' in log ? log : undefined),
         statusApi(status, refused.latest),
+        explainApi({
+          clock,
+          methods,
+          cache,
+          socket: options.socket,
+          agentId: () => node.current()?.id,
+          sync: sync.status,
+          catchUp: sync.catchUp,
+          refusals: refused.latest,
+        }),
       ],
     });
     undo.push(() => admin.close(grace));
     const callers = {
-      attestor: workloadAttestor(workloadMethods(options, clock), { clock, log }),
+      attestor: workloadAttestor(methods, { clock, log }),
       cache,
       catchUp: sync.catchUp,
       agentId: () => node.current()?.id,
@@ -242,8 +261,10 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     undo.push(() => serving.set(false));
     log.info({ socket: options.socket, admin_socket: options.adminSocket, id: node.current()?.id }, 'agent serves');
 
+    await clearEnded(options.adminSocket);
     const closed = running.ended.catch(async (error: unknown) => {
       await close();
+      await noteEnd(error);
       throw error;
     });
     closed.catch(() => {});
@@ -261,6 +282,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     };
   } catch (error) {
     await close();
+    if (prepared) await noteEnd(error);
     throw error;
   }
 }
@@ -279,8 +301,10 @@ function throwIf(fault: Fault | undefined): void {
   if (fault !== undefined) throw fault;
 }
 
-function noteRefusal(refused: Refusals, { method, caller }: Call, { message }: Fault, at: number): void {
-  if (caller.kind === 'unix') refused.note({ at, method, pid: caller.peer.pid, uid: caller.peer.uid, message });
+function noteRefusal(refused: Refusals, { method, caller }: Call, fault: Fault, at: number): void {
+  if (caller.kind !== 'unix') return;
+  const { pid, uid } = caller.peer;
+  refused.note({ at, method, pid, uid, message: fault.message, code: fault.code, hint: fault.hint ?? '' });
 }
 
 /** One line a refused call: who asked, and what the operator needs to know of why. */

@@ -70,6 +70,8 @@ export interface Cache {
   /** The SVID to serve for an entry: not expired and for its present ID. */
   svidFor(entry: AuthorizedEntry): WorkloadSvid | undefined;
   identities(selectors: Iterable<Selector>): Identities;
+  /** Entries that expired lately, some at most, for whoever wonders where they went. */
+  readonly lapsed: ReadonlyMap<string, AuthorizedEntry>;
   /** Forgets entries that expired; when the next one does (Unix ms), or Infinity. */
   expire(): number;
   /** Drops everything of workloads: the node was evicted. */
@@ -91,6 +93,9 @@ interface Follower {
   set: EntrySet;
   readonly told: Set<() => void>;
 }
+
+/** Expired entries remembered. */
+const mostLapsed = 100;
 
 /** Selector sets kept beside those that are followed. */
 const idleSelectorSets = 1_000;
@@ -114,6 +119,7 @@ export function makeCache(options: {
   const revocations = live(nothingRevoked);
   const svids = new Map<string, WorkloadSvid>();
   const expiring = new Map<string, number>();
+  const lapsed = new Map<string, AuthorizedEntry>();
   const refusals = new Map<string, Fault>();
   const wanted = new Set<string>();
   const followed = new Map<string, number>();
@@ -258,6 +264,7 @@ export function makeCache(options: {
         const held = index.byId.get(entry.id);
         if (held !== undefined && sameRevision(held, entry)) continue;
         index.set(entry);
+        lapsed.delete(entry.id);
         touched.add(entry.id);
         refusals.delete(entry.id);
         if (entry.expiresAt === 0) expiring.delete(entry.id);
@@ -322,6 +329,7 @@ export function makeCache(options: {
       if (fresh.size > 0) tellOf(fresh);
     },
     refusal: (entryId) => refusals.get(entryId),
+    lapsed,
     svidFor: servable,
     identities(selectors) {
       // An attested process brings the same array with each call: sorting it anew would be a tenth of the call.
@@ -337,8 +345,11 @@ export function makeCache(options: {
       const gone: string[] = [];
       let next = Number.POSITIVE_INFINITY;
       for (const [id, at] of expiring) {
-        if (at <= now()) gone.push(id);
-        else next = Math.min(next, at);
+        if (at <= now()) {
+          gone.push(id);
+          lapsed.set(id, index.byId.get(id)!);
+          if (lapsed.size > mostLapsed) lapsed.delete(lapsed.keys().next().value!);
+        } else next = Math.min(next, at);
       }
       if (gone.length > 0) {
         cache.apply({

@@ -1,4 +1,5 @@
 /** The latest refusals, so that an operator finds out why a workload got nothing without reading the log. */
+import type { FaultCode } from '../src/errors.ts';
 
 export interface Refusal {
   /** Unix milliseconds. */
@@ -9,6 +10,8 @@ export interface Refusal {
   readonly uid: number;
   /** What the workload was told. */
   readonly message: string;
+  readonly code: FaultCode;
+  readonly hint: string;
 }
 
 export interface Refusals {

@@ -48,6 +48,7 @@ export const commands: readonly Listed[] = [
   listed('entry count', 'Count registration entries', async () => (await import('./entry-count.ts')).entryCount),
   listed('agent list', 'List attested agents', async () => (await import('./agent-list.ts')).agentList),
   listed('agent show', 'Show one attested agent', async () => (await import('./agent-show.ts')).agentShow),
+  listed('explain', 'Say why a process got no identity', async () => (await import('./explain.ts')).explain),
   listed(
     'agent status',
     'Show how the agent of this node stands and how long it can last alone',

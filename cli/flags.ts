@@ -79,6 +79,17 @@ export const dnsName = (means: string, extra: Extra = {}): Flag<string | undefin
   ...extra,
 });
 
+/** A number of at least 1 that fits the wire's int32. */
+export const wholeNumber = (value: string, means: string, extra: Extra = {}): Flag<number | undefined> => ({
+  value,
+  means,
+  read: (given) => {
+    if (/^[1-9]\d{0,9}$/.test(given) && Number(given) <= longestSeconds) return Number(given);
+    throw new Fault('input/invalid', `${quote(given)} is not valid: expected a whole number from 1 up`);
+  },
+  ...extra,
+});
+
 const longestSeconds = 2 ** 31 - 1;
 
 /** A length of time in whole seconds (the wire's int32): `10m`, `1h30m`, or a bare number of seconds as SPIRE takes it. */

@@ -98,7 +98,7 @@ export function workloadAttestor(
 }
 
 /** One method's answer, or the failure to give it in time. */
-async function within(clock: Clock, method: WorkloadMethod, pid: number): Promise<readonly Selector[]> {
+export async function within(clock: Clock, method: WorkloadMethod, pid: number): Promise<readonly Selector[]> {
   const controller = new AbortController();
   const late = new Fault('peer/unavailable', `${method.name} gave no answer within ${method.deadline} ms`);
   const { promise: tooLate, reject } = Promise.withResolvers<never>();

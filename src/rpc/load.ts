@@ -24,7 +24,7 @@ export const packageFiles: Readonly<Record<string, readonly string[]>> = {
   'envoy.type.v3': ['envoy/type/v3/semantic_version.proto'],
   'google.rpc': ['google/rpc/error_details.proto', 'google/rpc/status.proto'],
   'grpc.health.v1': ['grpc/health/v1/health.proto'],
-  'mutual.agent.v1': ['mutual/agent/v1/status.proto'],
+  'mutual.agent.v1': ['mutual/agent/v1/explain.proto', 'mutual/agent/v1/status.proto'],
   'mutual.server.v1': ['mutual/server/v1/sync.proto', 'mutual/server/v1/revocation.proto'],
   'spire.agent.debug.v1': ['spire/api/agent/debug/v1/debug.proto'],
   'spire.api.agent.logger.v1': ['spire/api/agent/logger/v1/logger.proto'],
