@@ -18,10 +18,12 @@ import { tasks } from '../src/run/tasks.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import { version } from '../src/version.ts';
+import { callerLimits } from './api/caller-limits.ts';
 import { debugApi } from './api/debug.ts';
 import { explainApi } from './api/explain.ts';
 import { healthApi } from './api/health.ts';
 import { loggerApi } from './api/logger.ts';
+import { sayOnce } from './api/say-once.ts';
 import { sdsApi } from './api/sds.ts';
 import { statusApi } from './api/status.ts';
 import { requireHeader, workloadApi } from './api/workload.ts';
@@ -35,6 +37,7 @@ import { makeJwtCache } from './jwt-cache.ts';
 import { serverLink } from './link.ts';
 import { makeNode } from './node.ts';
 import { persist } from './persist.ts';
+import { refusalLog } from './refusal-log.ts';
 import { type Refusals, refusals } from './refusals.ts';
 import { makeRenewal } from './renew.ts';
 import { completeFor } from './revocations.ts';
@@ -181,6 +184,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     const status = (): AgentStatus =>
       agentStatus({ node: node.state.value, cache, jwts, sync: sync.status(), outage: renewal.outage });
     const refused = refusals();
+    const logRefusal = refusalLog(log, clock);
     const serving = live(true);
     const collected = options.metrics.listen ? await prometheusMetrics('agent', version) : undefined;
     collected?.measured('entries', 'Registration entries this node is authorized for.', () => cache.entries.size);
@@ -190,7 +194,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
       count?.(call.method, fault?.status ?? Status.OK, ms);
       if (fault === undefined || fault.code === 'call/cancelled') return;
-      logRefusal(log, call, fault);
+      logRefusal(call, fault);
       noteRefusal(refused, call, fault, clock.now());
     };
     const methods = workloadMethods(options, clock);
@@ -231,13 +235,23 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     };
     const crls = (domain: TrustDomain): readonly Buffer[] =>
       domain === trustDomain ? completeFor(cache.revocations.value, cache.ownBundle.value) : [];
+    const limits = callerLimits(options.limits, clock);
+    const say = sayOnce(log, clock);
     const workloads = await serveUnix({
       path: options.socket,
       mode: 0o777,
       clock,
-      onDone,
+      admit: limits.admit,
+      onDone: (call, fault, ms) => {
+        limits.end(call);
+        onDone(call, fault, ms);
+      },
+      onRefused: (fault) => say('', fault.message, why(fault), 'connection refused'),
       reflection: true,
-      guard: requireHeader,
+      guard: (call) => {
+        limits.begin(call);
+        requireHeader(call);
+      },
       services: [
         workloadApi({
           ...callers,
@@ -305,12 +319,4 @@ function noteRefusal(refused: Refusals, { method, caller }: Call, fault: Fault, 
   if (caller.kind !== 'unix') return;
   const { pid, uid } = caller.peer;
   refused.note({ at, method, pid, uid, message: fault.message, code: fault.code, hint: fault.hint ?? '' });
-}
-
-/** One line a refused call: who asked, and what the operator needs to know of why. */
-function logRefusal(log: Log, call: Call, fault: Fault): void {
-  const caller = call.caller.kind === 'unix' ? { pid: call.caller.peer.pid, uid: call.caller.peer.uid } : {};
-  const fields = { method: call.method, ...caller, status: fault.status, ...why(fault) };
-  if (fault.status === Status.INTERNAL) log.error(fields, 'call failed');
-  else log.info(fields, 'call refused');
 }

@@ -126,6 +126,19 @@ export const agentTable = {
     }),
     ...workloadAttestorSections,
   }),
+  limits: section('What one user of this node may take of the agent, so that others do not notice.', {
+    connectionsPerUser: setting(
+      count(1, 1_000_000),
+      8_192,
+      'Connections at a time to the socket of the Workload API; more are closed at once.',
+    ),
+    callsPerUser: setting(count(1, 1_000_000), 16_384, 'Calls and streams open at a time; more are refused.'),
+    callsPerSecond: setting(
+      count(0, 1_000_000),
+      0,
+      'Calls and streams that one process may begin in a second; 0 is no limit.',
+    ),
+  }),
   sds: section('What Envoys get, over SDS on the socket of the Workload API.', {
     enabled: setting(toggle, true, 'Serves SDS.'),
     defaultSvidName: setting(text, 'default', 'The resource name for the default X.509-SVID and its key.'),

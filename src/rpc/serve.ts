@@ -16,7 +16,7 @@ import type { Caller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
 import { handshakesInTurn } from './handshakes.ts';
 import { listenOnPath } from './socket-path.ts';
-import { type KernelPorts, linux, peerOf } from './unix-peer.ts';
+import { type KernelPorts, linux, peerOf, type UnixPeer } from './unix-peer.ts';
 
 export { type Call, type Encoded, encoded, type Handler, type Send } from './call.ts';
 export type { Limits, ServeOptions, Service } from './connections.ts';
@@ -25,6 +25,8 @@ export interface UnixOptions extends ServeOptions {
   readonly path: string;
   /** Of the socket, such as 0o777. Whoever may write to it may connect. */
   readonly mode: number;
+  /** Asked of each connection; what it throws refuses it, what it gives is called at its end. */
+  readonly admit?: (peer: UnixPeer) => () => void;
   /** For tests: an older kernel. */
   readonly kernel?: KernelPorts;
 }
@@ -57,6 +59,8 @@ export async function serveUnix(options: UnixOptions): Promise<Serving> {
     try {
       const peer = peerOf(descriptorOf(socket), options.kernel ?? linux());
       socket.once('close', () => peer.close());
+      const leave = options.admit?.(peer);
+      if (leave !== undefined) socket.once('close', leave);
       connections.add(socket, { kind: 'unix', peer });
     } catch (error) {
       connections.refuse(socket, error, '');

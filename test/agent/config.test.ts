@@ -24,6 +24,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     allowUnauthenticatedVerifiers: false,
     allowedForeignJwtClaims: [],
     workloadAttestors: { unix: { discoverWorkloadPath: false, workloadSizeLimit: 0 } },
+    limits: { connectionsPerUser: 8192, callsPerUser: 16384, callsPerSecond: 0 },
     sds: {
       enabled: true,
       defaultSvidName: 'default',
