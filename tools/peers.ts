@@ -106,6 +106,20 @@ export const peers: readonly Peer[] = [
     path: '/usr/lib/softhsm/libsofthsm2.so',
   },
   {
+    name: 'dockerd',
+    tier: 1,
+    version: '20',
+    recipe: { kind: 'apt', package: 'docker.io' },
+    path: '/usr/sbin/dockerd',
+  },
+  {
+    name: 'dbus-daemon',
+    tier: 1,
+    version: '1',
+    recipe: { kind: 'apt', package: 'dbus-daemon' },
+    path: '/usr/bin/dbus-daemon',
+  },
+  {
     name: 'openbao',
     tier: 1,
     version: '2.7.2',
