@@ -122,8 +122,8 @@ describe('containers of Docker', () => {
     assert.equal(status, 200);
     const compare = (ours: unknown, real: unknown, at: string): void => {
       assert.equal(typeof ours, typeof real, at);
-      if (typeof ours !== 'object' || ours === null || Array.isArray(ours))
-        return assert.equal(Array.isArray(ours), Array.isArray(real), at);
+      assert.equal(Array.isArray(ours), Array.isArray(real), at);
+      if (typeof ours !== 'object' || ours === null || Array.isArray(ours)) return;
       for (const [name, one] of Object.entries(ours))
         compare(one, (real as Record<string, unknown>)[name], `${at}.${name}`);
     };
