@@ -99,6 +99,13 @@ export const peers: readonly Peer[] = [
     path: join(peersCache, 'envoy', 'bin', 'envoy'),
   },
   {
+    name: 'nginx',
+    tier: 1,
+    version: '1',
+    recipe: { kind: 'apt', package: 'nginx-light' },
+    path: '/usr/sbin/nginx',
+  },
+  {
     name: 'softhsm',
     tier: 1,
     version: '2',

@@ -2,7 +2,11 @@
 // authenticate each other by SPIFFE ID, and go on while both rotate.
 //
 //	mtls server -socket unix:///path -authorize spiffe://td/client
+//	mtls server -socket unix:///path -authorize spiffe://td/client -crl crl.pem
 //	mtls client -socket unix:///path -authorize spiffe://td/server -address 127.0.0.1:port -every 200ms
+//
+// go-spiffe knows no revocation lists. With -crl the server looks into one with crypto/x509 after go-spiffe has accepted the
+// peer: the file is read anew at each handshake.
 //
 // The client makes a new connection each time, so that every line shows the certificates of that moment.
 package main
@@ -12,12 +16,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -37,6 +43,7 @@ func main() {
 	socket := flags.String("socket", "", "Workload API address, unix:///path")
 	authorize := flags.String("authorize", "", "SPIFFE ID of the other side")
 	address := flags.String("address", "127.0.0.1:0", "listen or dial address")
+	crl := flags.String("crl", "", "PEM file of revocation lists that the server honours")
 	every := flags.Duration("every", 200*time.Millisecond, "pause between two connections of the client")
 	_ = flags.Parse(os.Args[2:])
 
@@ -55,7 +62,7 @@ func main() {
 
 	switch os.Args[1] {
 	case "server":
-		err = serve(ctx, source, peer, *address)
+		err = serve(ctx, source, peer, *address, *crl)
 	case "client":
 		err = call(ctx, source, peer, *address, *every)
 	default:
@@ -90,8 +97,17 @@ func watch(ctx context.Context, source *workloadapi.X509Source) {
 	}
 }
 
-func serve(ctx context.Context, source *workloadapi.X509Source, peer spiffeid.ID, address string) error {
+func serve(ctx context.Context, source *workloadapi.X509Source, peer spiffeid.ID, address, crl string) error {
 	config := tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeID(peer))
+	if crl != "" {
+		spiffe := config.VerifyPeerCertificate
+		config.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
+			if err := spiffe(raw, chains); err != nil {
+				return err
+			}
+			return refuseRevoked(source, peer.TrustDomain(), raw[0], crl)
+		}
+	}
 	listener, err := tls.Listen("tcp", address, config)
 	if err != nil {
 		return err
@@ -169,4 +185,37 @@ func peerOf(chain []*x509.Certificate) (id string, serial string) {
 		return "", ""
 	}
 	return spiffe.String(), chain[0].SerialNumber.Text(16)
+}
+
+// refuseRevoked looks for a leaf in the lists of a file; each list has to be signed by an authority of the bundle.
+func refuseRevoked(source *workloadapi.X509Source, domain spiffeid.TrustDomain, raw []byte, path string) error {
+	leaf, err := x509.ParseCertificate(raw)
+	if err != nil {
+		return err
+	}
+	bundle, err := source.GetX509BundleForTrustDomain(domain)
+	if err != nil {
+		return err
+	}
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(bundle.X509Authorities(), func(authority *x509.Certificate) bool {
+			return list.CheckSignatureFrom(authority) == nil
+		}) {
+			return fmt.Errorf("list %v is signed by no authority of the bundle", list.Number)
+		}
+		for _, entry := range list.RevokedCertificateEntries {
+			if entry.SerialNumber.Cmp(leaf.SerialNumber) == 0 {
+				return fmt.Errorf("certificate %x is revoked by list %v", leaf.SerialNumber, list.Number)
+			}
+		}
+	}
+	return nil
 }
