@@ -127,6 +127,10 @@ export const serverTable = {
       true,
       'Whether it is recorded who was issued which X.509-SVID, until that expires: what `mutual svid revoke` by SPIFFE ID and by entry need. Without it X.509-SVIDs of workloads are revoked by serial alone.',
     ),
+    listen: optional(
+      hostPort(0),
+      'Where the revocation lists are served over plain HTTP: `/crl/AUTHORITY-ID.crl` and `/crl.pem`. Off until set.',
+    ),
     withdrawn: setting(
       toggle,
       false,

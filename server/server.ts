@@ -43,6 +43,7 @@ import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';
 import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
+import { serveCrls } from './publish/crls.ts';
 import { revocationLists } from './revocation/lists.ts';
 import { issuanceRecorder } from './revocation/recorder.ts';
 import { revoker } from './revocation/revoke.ts';
@@ -65,6 +66,8 @@ export interface RunningServer {
   /** Where checks and metrics are answered, when configured. */
   readonly health: HostPort | undefined;
   readonly metrics: HostPort | undefined;
+  /** Where revocation lists are served, when configured. */
+  readonly crls: HostPort | undefined;
   /** Resolves after close; rejects when the server cannot go on. */
   readonly closed: Promise<void>;
   close(): Promise<void>;
@@ -242,6 +245,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       collected,
     });
     undo.push(() => observing.close());
+    const listing = options.revocation.listen && (await serveCrls(options.revocation.listen, world));
+    undo.push(() => listing?.close());
 
     running.run('authorities', async (signal) => {
       while (!signal.aborted) {
@@ -271,6 +276,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       adminSocket: options.adminSocket,
       health: observing.health,
       metrics: observing.metrics,
+      crls: listing?.address,
       closed: running.ended,
       close,
     };
