@@ -10,6 +10,7 @@ import { callMetrics } from '../src/observe/calls.ts';
 import { observe } from '../src/observe/http.ts';
 import { prometheusMetrics } from '../src/observe/metrics.ts';
 import { type Call, serveUnix } from '../src/rpc/serve.ts';
+import { holdProcess } from '../src/rpc/unix-peer.ts';
 import type { Clock } from '../src/run/clock.ts';
 import { clearEnded, writeEnded } from '../src/run/ended.ts';
 import { live } from '../src/run/live.ts';
@@ -20,6 +21,7 @@ import type { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import { version } from '../src/version.ts';
 import { callerLimits } from './api/caller-limits.ts';
 import { debugApi } from './api/debug.ts';
+import { delegatedApi } from './api/delegated.ts';
 import { explainApi } from './api/explain.ts';
 import { healthApi } from './api/health.ts';
 import { loggerApi } from './api/logger.ts';
@@ -198,6 +200,13 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       noteRefusal(refused, call, fault, clock.now());
     };
     const methods = workloadMethods(options, clock);
+    const callers = {
+      attestor: workloadAttestor(methods, { clock, log }),
+      cache,
+      catchUp: sync.catchUp,
+      agentId: () => node.current()?.id,
+      ready: () => isKept || sync.status().lastSuccess > 0,
+    };
     const admin = await serveUnix({
       path: options.adminSocket,
       mode: 0o600,
@@ -212,6 +221,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           lastSync: () => sync.status().lastSuccess,
         }),
         loggerApi('setLevel' in log ? log : undefined),
+        delegatedApi({ ...callers, clock, jwts, holdProcess, delegates: options.authorizedDelegates }),
         statusApi(status, refused.latest),
         explainApi({
           clock,
@@ -226,13 +236,6 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       ],
     });
     undo.push(() => admin.close(grace));
-    const callers = {
-      attestor: workloadAttestor(methods, { clock, log }),
-      cache,
-      catchUp: sync.catchUp,
-      agentId: () => node.current()?.id,
-      ready: () => isKept || sync.status().lastSuccess > 0,
-    };
     const crls = (domain: TrustDomain): readonly Buffer[] =>
       domain === trustDomain ? completeFor(cache.revocations.value, cache.ownBundle.value) : [];
     const limits = callerLimits(options.limits, clock);

@@ -11,6 +11,7 @@ import {
   path,
   sha256,
   socketPath,
+  spiffeId,
   text,
   toggle,
   trustDomain,
@@ -114,6 +115,11 @@ export const agentTable = {
     listOf(text),
     [],
     'Claims of JWT-SVIDs of other trust domains that are told to workloads beside `sub`, `exp` and `aud`.',
+  ),
+  authorizedDelegates: setting(
+    listOf(spiffeId),
+    [],
+    'SPIFFE IDs of workloads that may have the identities of other workloads, over the Delegated Identity API.',
   ),
   workloadAttestors: section('How the agent learns who opened the socket.', {
     unix: section('What the kernel knows of the process: user, groups, and the program if asked.', {

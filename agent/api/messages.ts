@@ -113,10 +113,10 @@ export function hintsOf(entries: readonly AuthorizedEntry[]): ReadonlyMap<string
 }
 
 /** Certificates back to back, which is how several stand in one `bytes` (WA-19). */
-const derAuthorities = (bundle: Bundle): Buffer =>
+export const derAuthorities = (bundle: Bundle): Buffer =>
   Buffer.concat(bundle.x509Authorities.map(({ certificate }) => certificate));
 
 /** A map keyed by the trust domain's ID; a bundle without any key of the kind stays, empty: nothing of it is trusted. */
-function byId(bundles: readonly Bundle[], bytes: (bundle: Bundle) => Buffer): Record<string, Buffer> {
+export function byId(bundles: readonly Bundle[], bytes: (bundle: Bundle) => Buffer): Record<string, Buffer> {
   return Object.fromEntries(bundles.map((bundle) => [trustDomainId(bundle.trustDomain), bytes(bundle)]));
 }

@@ -15,6 +15,7 @@ import { type JwtCache, type JwtSvid, readAudience } from '../jwt-cache.ts';
 import { validatedTokens } from '../validated.ts';
 import { type CallerPorts, entitled, identitiesOf, redacted } from './caller.ts';
 import { tellableClaims } from './claims.ts';
+import { follow, type Wakes } from './follow.ts';
 import { hintsOf, jwtBundles, jwtSvids, validation, x509Bundles, x509Svids } from './messages.ts';
 
 export interface WorkloadApiPorts extends CallerPorts {
@@ -88,10 +89,11 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
     async (_request: object, call: Call, send: Send): Promise<void> => {
       const identities = await verifier(call);
       const mayHaveNone = ports.allowUnauthenticatedVerifiers;
-      await follow(identities, call, send, () => {
+      const message = (): Encoded => {
         if (identities.entries.length === 0 && !mayHaveNone) throw redacted();
         return make(identities);
-      });
+      };
+      await follow(call, send, message, identities.follow);
     };
 
   return {
@@ -99,9 +101,8 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
     methods: {
       async FetchX509SVID(_request: object, call, send) {
         const identities = await entitled(call, ports);
-        await follow(identities, call, send, firstComplete(identities, ports), (wake) =>
-          clock.after(firstPatience, wake),
-        );
+        const patience: Wakes = (wake) => clock.after(firstPatience, wake);
+        await follow(call, send, firstComplete(identities, ports), identities.follow, patience);
       },
 
       FetchX509Bundles: bundleStream((identities) => x509Bundles(cache, identities)),
@@ -158,50 +159,6 @@ async function verified<T>(work: Promise<T>): Promise<T> {
 }
 
 /**
- * Sends what `make` gives, now and after each change, until the caller goes away or `make` refuses. A state that `make`
- * has nothing to say of (undefined) is not sent, nor the same message twice; changes during a send are sent as one.
- * @param also may call its argument at another moment to look again; what it gives is called at the end
- */
-async function follow(
-  identities: Identities,
-  call: Call,
-  send: Send,
-  make: () => Encoded | undefined,
-  also: (wake: () => void) => () => void = () => () => {},
-): Promise<void> {
-  let changed = true;
-  let wake = (): void => {};
-  const told = (): void => {
-    changed = true;
-    wake();
-  };
-  const unfollow = identities.follow(told);
-  const cancel = also(told);
-  const { signal } = call;
-  signal.addEventListener('abort', told, { once: true });
-  let last: Encoded | undefined;
-  try {
-    for (;;) {
-      changed = false;
-      const message = make();
-      if (message !== undefined && (last === undefined || (message !== last && !message.bytes.equals(last.bytes)))) {
-        last = message;
-        await send(message);
-      }
-      signal.throwIfAborted();
-      if (changed) continue;
-      const { promise: woken, resolve } = Promise.withResolvers<void>();
-      wake = resolve;
-      await woken;
-      signal.throwIfAborted();
-    }
-  } finally {
-    unfollow();
-    cancel();
-  }
-}
-
-/**
  * What a stream of X509-SVIDs says of each state. The first message waits for SVIDs on their way, within reason; later,
  * an identity that is new joins when its SVID is there, and one that is lost leaves at once.
  */
@@ -241,7 +198,7 @@ function tokens(
 }
 
 /** What a workload learns when the server did not sign: never what the server told the agent about itself. */
-function notSigned(error: unknown): never {
+export function notSigned(error: unknown): never {
   const fault = asFault(error);
   if (fault.status === Status.NOT_FOUND) {
     throw new Fault('caller/denied', 'no identity issued: the server no longer authorizes it', { cause: error });

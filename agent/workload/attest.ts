@@ -6,7 +6,7 @@
  */
 import { Fault } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
-import type { UnixPeer } from '../../src/rpc/unix-peer.ts';
+import type { HeldProcess } from '../../src/rpc/unix-peer.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import { type Selector, selectorSet } from '../../src/spiffe/selector.ts';
 import { failures } from './failures.ts';
@@ -17,10 +17,10 @@ export type Attested = readonly Selector[];
 
 export interface WorkloadAttestor {
   /**
-   * The selectors of the process at the other end; the same array while nothing changed.
+   * The selectors of a process, such as the one at the other end; the same array while nothing changed.
    * Throws `caller/denied` when the process is gone, `peer/unavailable` when no method could tell anything.
    */
-  attest(peer: UnixPeer): Attested | Promise<Attested>;
+  attest(peer: HeldProcess): Attested | Promise<Attested>;
 }
 
 /** Milliseconds for which an answer without the selectors of some method counts. */
@@ -38,12 +38,12 @@ export function workloadAttestor(
   ports: { clock: Clock; log: Log },
 ): WorkloadAttestor {
   const failed = failures(ports.log, ports.clock);
-  const known = new WeakMap<UnixPeer, Known>();
-  const underWay = new WeakMap<UnixPeer, Promise<Attested>>();
+  const known = new WeakMap<HeldProcess, Known>();
+  const underWay = new WeakMap<HeldProcess, Promise<Attested>>();
 
   const fingerprintOf = (pid: number): string => methods.map((method) => method.fingerprint(pid)).join('\n');
 
-  const anew = async (peer: UnixPeer): Promise<Attested> => {
+  const anew = async (peer: HeldProcess): Promise<Attested> => {
     // A process may change while it is looked at (it may become another user): then what was found is a mixture.
     for (let attempt = 0; attempt < 3; attempt++) {
       const before = reading(peer, fingerprintOf);
@@ -60,7 +60,7 @@ export function workloadAttestor(
     });
   };
 
-  const askAll = async (peer: UnixPeer): Promise<{ found: Selector[]; isWhole: boolean }> => {
+  const askAll = async (peer: HeldProcess): Promise<{ found: Selector[]; isWhole: boolean }> => {
     const { pid } = peer;
     const answers = await Promise.allSettled(methods.map((method) => within(ports.clock, method, pid)));
     const found: Selector[] = [];
@@ -115,7 +115,7 @@ export async function within(clock: Clock, method: WorkloadMethod, pid: number):
 }
 
 /** A fingerprint; a process that is gone has none. */
-function reading(peer: UnixPeer, fingerprintOf: (pid: number) => string): string {
+function reading(peer: HeldProcess, fingerprintOf: (pid: number) => string): string {
   try {
     return fingerprintOf(peer.pid);
   } catch (error) {

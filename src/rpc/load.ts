@@ -27,6 +27,7 @@ export const packageFiles: Readonly<Record<string, readonly string[]>> = {
   'mutual.agent.v1': ['mutual/agent/v1/explain.proto', 'mutual/agent/v1/status.proto'],
   'mutual.server.v1': ['mutual/server/v1/sync.proto', 'mutual/server/v1/revocation.proto'],
   'spire.agent.debug.v1': ['spire/api/agent/debug/v1/debug.proto'],
+  'spire.api.agent.delegatedidentity.v1': ['spire/api/agent/delegatedidentity/v1/delegatedidentity.proto'],
   'spire.api.agent.logger.v1': ['spire/api/agent/logger/v1/logger.proto'],
   'spire.api.server.agent.v1': ['spire/api/server/agent/v1/agent.proto'],
   'spire.api.server.bundle.v1': ['spire/api/server/bundle/v1/bundle.proto'],

@@ -9,15 +9,19 @@ import { closeSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Fault } from '../errors.ts';
 
-export interface UnixPeer {
-  readonly uid: number;
-  readonly gid: number;
-  /** As this process sees it; 0 when the peer lives in a pid namespace that is not visible from here. */
+/** A process, held so that its number cannot come to mean another one unnoticed. */
+export interface HeldProcess {
+  /** As this process sees it; 0 when it lives in a pid namespace that is not visible from here. */
   readonly pid: number;
-  /** Whether the process that connected still exists, so that its pid still means it. False after close(). */
+  /** Whether the process still exists, so that its pid still means it. False after close(). */
   alive(): boolean;
   /** Gives the descriptor back. May be called more than once. */
   close(): void;
+}
+
+export interface UnixPeer extends HeldProcess {
+  readonly uid: number;
+  readonly gid: number;
 }
 
 /** getsockopt(2): fills `value` and returns its length, or the negative errno. */
@@ -32,9 +36,13 @@ export interface KernelPorts {
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
+const EPERM = 1;
 const EINTR = 4;
 const EINVAL = 22;
+const ENOSYS = 38;
 const ENOPROTOOPT = 92;
+/** The number of pidfd_open(2), which is the same on every architecture; C libraries know it by name only lately. */
+const pidfdOpenCall = 434;
 
 const require = createRequire(import.meta.url);
 
@@ -57,7 +65,29 @@ export function peerOf(fd: number, kernel: KernelPorts = linux()): UnixPeer {
   throw unidentified('SO_PEERPIDFD', got);
 }
 
-function pidfdPeer(who: { uid: number; gid: number; pid: number }, pidfd: number): UnixPeer {
+/** pidfd_open(2): a descriptor of the process, or the negative errno. */
+export type PidfdOpen = (pid: number) => number;
+
+/**
+ * Holds a process that somebody else named by its pid. From here on it cannot be mistaken; whether the number meant it
+ * when it was written down only its author can know. Throws `thing/missing` when there is no such process.
+ */
+export function holdProcess(
+  pid: number,
+  open: PidfdOpen = pidfdOpen(),
+  startTime: KernelPorts['startTimeOf'] = startTimeOf,
+): HeldProcess {
+  const pidfd = open(pid);
+  if (pidfd >= 0) return pidfdPeer({ pid }, pidfd);
+  // Linux before 5.3, or a sandbox that forbids the call.
+  if (pidfd === -ENOSYS || pidfd === -EPERM) {
+    const held = startTimePeer({ pid }, startTime);
+    if (held.alive()) return held;
+  }
+  throw new Fault('thing/missing', `there is no process ${pid}`, { detail: `pidfd_open gave ${pidfd}` });
+}
+
+function pidfdPeer<Who extends { pid: number }>(who: Who, pidfd: number): Who & HeldProcess {
   let open = true;
   return {
     ...who,
@@ -86,10 +116,10 @@ function hasEnded(pidfd: number): boolean {
 /** struct pollfd: the descriptor, POLLIN asked for, and what poll answers. */
 const polled = Buffer.from([0, 0, 0, 0, 1, 0, 0, 0]);
 
-function startTimePeer(
-  who: { uid: number; gid: number; pid: number },
+function startTimePeer<Who extends { pid: number }>(
+  who: Who,
   startTimeOf: KernelPorts['startTimeOf'],
-): UnixPeer {
+): Who & HeldProcess {
   const started = startTimeOf(who.pid);
   let open = true;
   return {
@@ -129,6 +159,7 @@ export function linux(): KernelPorts {
 interface Libc {
   getsockopt(fd: number, level: number, name: number, value: Buffer, length: [number]): number;
   poll(descriptors: Buffer, count: number, timeoutMs: number): number;
+  syscall(number: number, pid: number, flags: number): number;
   errno(): number;
 }
 let loaded: Libc | undefined;
@@ -141,6 +172,7 @@ function libc(): Libc {
     loaded = {
       getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)'),
       poll: library.func('int poll(void *descriptors, unsigned long count, int timeout)'),
+      syscall: library.func('long syscall(long number, long pid, long flags)'),
       errno: () => koffi.errno(),
     };
   }
@@ -153,5 +185,13 @@ function libcGetSockOpt(): GetSockOpt {
   return (fd, level, option, value) => {
     length[0] = value.length;
     return getsockopt(fd, level, option, value, length) === 0 ? length[0] : -errno();
+  };
+}
+
+function pidfdOpen(): PidfdOpen {
+  const { syscall, errno } = libc();
+  return (pid) => {
+    const pidfd = Number(syscall(pidfdOpenCall, pid, 0));
+    return pidfd >= 0 ? pidfd : -errno();
   };
 }

@@ -23,6 +23,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     syncInterval: 5000,
     allowUnauthenticatedVerifiers: false,
     allowedForeignJwtClaims: [],
+    authorizedDelegates: [],
     workloadAttestors: { unix: { discoverWorkloadPath: false, workloadSizeLimit: 0 } },
     limits: { connectionsPerUser: 8192, callsPerUser: 16384, callsPerSecond: 0 },
     sds: {

@@ -15,7 +15,7 @@ import { parseCertificate, splitCertificates } from '../../../src/crypto/certifi
 import { silentLog } from '../../../src/log.ts';
 import type { Channel } from '../../../src/rpc/connect.ts';
 import type { Call } from '../../../src/rpc/serve.ts';
-import type { UnixPeer } from '../../../src/rpc/unix-peer.ts';
+import type { HeldProcess, UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { parseSelector, selectorSet } from '../../../src/spiffe/selector.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { attestedRecord } from './attested.ts';
@@ -84,7 +84,7 @@ export async function agentRig(options: RigOptions = {}) {
     });
   };
 
-  const processes = new WeakMap<UnixPeer, readonly string[]>();
+  const processes = new WeakMap<HeldProcess, readonly string[]>();
   const service = workloadApi({
     attestor: { attest: (peer) => selectorSet((processes.get(peer) ?? []).map(parseSelector)) },
     cache,

@@ -4,7 +4,7 @@ import { createLog } from '../../../src/log.ts';
 import type { Channel } from '../../../src/rpc/connect.ts';
 import { messageCodec } from '../../../src/rpc/load.ts';
 import type { Service } from '../../../src/rpc/serve.ts';
-import type { UnixPeer } from '../../../src/rpc/unix-peer.ts';
+import type { HeldProcess, UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { parseSelector, selectorSet } from '../../../src/spiffe/selector.ts';
 import { agentRig, type RigOptions } from './agent-rig.ts';
 import { memoryChannel } from './memory-channel.ts';
@@ -31,7 +31,7 @@ export async function sdsRig(options: SdsRigOptions = {}) {
       lines.push(JSON.parse(line));
     },
   });
-  const processes = new WeakMap<UnixPeer, readonly string[]>();
+  const processes = new WeakMap<HeldProcess, readonly string[]>();
   const service: Service = sdsApi({
     attestor: { attest: (peer) => selectorSet((processes.get(peer) ?? ['unix:uid:1000']).map(parseSelector)) },
     cache: rig.cache,
