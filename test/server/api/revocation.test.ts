@@ -7,6 +7,7 @@ import { generateKey } from '../../../src/crypto/algorithms.ts';
 import { parseCertificate } from '../../../src/crypto/certificate.ts';
 import { parseCrl } from '../../../src/crypto/crl.ts';
 import { makeCsr } from '../../../src/crypto/csr.ts';
+import { settle } from '../../support/clock.ts';
 import { type AgentPeer, id, type TestServer, testServer } from '../../support/server.ts';
 
 /** Has an agent get an SVID for an entry; gives its serial. */
@@ -119,5 +120,24 @@ test('a serial is read in decimal and in every common hexadecimal form', () => {
       assert.equal(readSerial(`0x${hex.toUpperCase()}`), serial.toString());
       if (colons.includes(':')) assert.equal(readSerial(colons), serial.toString());
     }),
+  );
+});
+
+test('what another server issued and has not recorded yet is revoked too, in a list of its own authority', async (t) => {
+  const one = await testServer(t);
+  // Its clock does not move, so that nothing is recorded by itself.
+  const two = await testServer(t, { store: one.store });
+  const svid = await two.mint('/web');
+  await one.admin.call('revocation', 'Revoke', { spiffe_id: id('/web') });
+  for (let found: string[] = []; !found.includes(svid.leaf.serial.toString()); ) {
+    await settle(20);
+    found = await serials(one);
+  }
+  const { lists } = await one.admin.call('revocation', 'List');
+  assert.equal(lists.length, 2);
+  const holding = lists.filter(({ crl }: { crl: Buffer }) => parseCrl(crl).revoked.has(svid.leaf.serial));
+  assert.deepEqual(
+    holding.map(({ authority_id }: { authority_id: string }) => authority_id),
+    [svid.leaf.authorityKeyId?.toString('hex')],
   );
 });
