@@ -69,6 +69,7 @@ export const peers: readonly Peer[] = [
   ours('workload'),
   ours('mtls'),
   ours('load'),
+  ours('delegate'),
   {
     name: 'grpcurl',
     tier: 1,
