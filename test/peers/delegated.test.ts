@@ -33,7 +33,7 @@ test("SPIRE's generated client of the Delegated Identity API gets SVIDs, their r
     const entry = await createEntry(server, target, alias, [selector]);
     await createEntry(server, target, alias, [`unix:path:${workload}`]);
     await createEntry(server, 'spiffe://example.org/admin', alias, [selector], '-admin');
-    const agent = await startAgent('mutual', place, 'agent', server, {
+    await startAgent('mutual', place, 'agent', server, {
       bundle: await writeBundle(server),
       joinToken: await joinToken(server, alias),
       config: { authorizedDelegates: [delegate] },
