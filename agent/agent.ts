@@ -150,6 +150,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
         random,
         log,
         link,
+        keyType: options.agentKeyType,
         trustDomain,
         method,
         availabilityTarget,

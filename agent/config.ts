@@ -39,6 +39,8 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
+
 export const agentTable = {
   trustDomain: required(trustDomain, 'The trust domain of the server.'),
   server: required(hostPort(1), 'Where the server listens.'),
@@ -94,7 +96,12 @@ export const agentTable = {
       }),
     },
   ),
-  workloadKeyType: setting(choice('ec-p256', 'ec-p384', 'rsa-2048'), 'ec-p256', 'The key type of X.509-SVIDs.'),
+  workloadKeyType: setting(keyType, 'ec-p256', 'The key type of X.509-SVIDs.'),
+  agentKeyType: setting(
+    keyType,
+    'ec-p256',
+    "The key type of the agent's own SVID, from its next attestation or renewal on.",
+  ),
   availabilityTarget: optional(
     duration(day, 3650 * day),
     'Renews SVIDs so early that each outlives an outage of the server of this length. At least 24h.',

@@ -16,7 +16,7 @@ import type { NodeRecord } from './state.ts';
  * @param revocation refuses a server whose SVID was revoked
  */
 export function connectServer(
-  options: Pick<AgentOptions, 'server' | 'trustDomain'>,
+  options: Pick<AgentOptions, 'server' | 'trustDomain' | 'tls'>,
   clock: Clock,
   roots: () => readonly Buffer[] | undefined,
   node?: NodeRecord,
@@ -34,6 +34,7 @@ export function connectServer(
     trustDomain,
     expect: serverId(trustDomain),
     clock,
+    requirePostQuantum: options.tls.requirePostQuantum,
     insecure: roots() === undefined,
     bundle: () => roots() ?? [],
     svid: svid && (() => svid),

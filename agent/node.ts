@@ -3,6 +3,7 @@
  * a new key each time, and does what the server's refusals say: attest anew where the method allows it, otherwise forget
  * the SVID and stop. What each refusal means is in one table.
  */
+import type { KeyType } from '../src/crypto/algorithms.ts';
 import { type DenialReason, Fault, quote, Status } from '../src/errors.ts';
 import type { Log } from '../src/log.ts';
 import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
@@ -41,6 +42,8 @@ export interface Node {
 }
 
 export interface NodePorts {
+  /** Of the agent's own SVID. */
+  readonly keyType: KeyType;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -120,7 +123,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
   const attest = async (signal: AbortSignal): Promise<void> => {
     if (method === undefined) throw noMethod(current() ?? kept);
     const attempt = await method.begin();
-    const key = await requestKey('ec-p256');
+    const key = await requestKey(ports.keyType);
     const { node, bundle } = await link.attesting(async (api) => {
       const { chain, reattestable } = await api.attest(
         attempt.data,
@@ -146,7 +149,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
   };
 
   const renew = async (node: NodeRecord): Promise<void> => {
-    const key = await requestKey('ec-p256');
+    const key = await requestKey(ports.keyType);
     const chain = await link.call((api) => api.renew(key.csr));
     const renewed: NodeRecord = { ...takeSvid(chain, key, draw(), node.id), reattestable: node.reattestable };
     await ports.save(renewed, undefined);

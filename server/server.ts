@@ -215,6 +215,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     const tls = await serveTls({
       ...options.listen,
       context: tlsContext,
+      requirePostQuantum: options.tls.requirePostQuantum,
       verifyClient: (chain) => {
         const svid = verifyX509Svid(
           chain,

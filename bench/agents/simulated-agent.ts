@@ -70,7 +70,9 @@ export async function simulateAgent(options: SimulatedAgentOptions): Promise<Sim
     },
   });
   const roots = () => cache.ownBundle.value.x509Authorities.map(({ certificate }) => certificate);
-  const link = serverLink(clock, (node) => connectServer({ server, trustDomain }, clock, roots, node));
+  const link = serverLink(clock, (node) =>
+    connectServer({ server, trustDomain, tls: { requirePostQuantum: false } }, clock, roots, node),
+  );
   const sync = makeSync({ clock, random, log, link, cache, interval: 5_000, onReturn: () => renewal.retry() });
   const renewal = makeRenewal({ clock, random, log, link, cache, keyType: 'ec-p256', availabilityTarget: undefined });
   const method =
@@ -92,6 +94,7 @@ export async function simulateAgent(options: SimulatedAgentOptions): Promise<Sim
       random,
       log,
       link,
+      keyType: 'ec-p256',
       trustDomain,
       method,
       availabilityTarget: undefined,

@@ -1,7 +1,7 @@
 /** Options that both programs have, declared once. */
 import { optional, type Rule, section, setting } from '../config.ts';
 import { quote } from '../errors.ts';
-import { choice, hostPort, path, urlPath } from './kinds.ts';
+import { choice, hostPort, path, toggle, urlPath } from './kinds.ts';
 
 /** `sun_path` holds 108 bytes with the closing zero. */
 const longestSocketPath = 107;
@@ -16,6 +16,16 @@ export const sharedSections = {
     format: setting(choice('text', 'json'), 'text', 'One line an event, as text for people or as JSON.'),
     file: optional(path, 'A file to append to, opened anew on SIGUSR2. Without it the log goes to standard error.'),
   }),
+  tls: section(
+    'TLS between servers, agents and administrators. A hybrid post-quantum key exchange is always preferred.',
+    {
+      requirePostQuantum: setting(
+        toggle,
+        false,
+        'Refuses every connection without one: TLS 1.3 with X25519MLKEM768 or a sibling of it. Go has it since 1.24.',
+      ),
+    },
+  ),
   health: section('Checks over HTTP for supervisors. Off until `listen` is given.', {
     listen: optional(
       hostPort(0),

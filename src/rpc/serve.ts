@@ -11,6 +11,7 @@ import { Fault, quote } from '../errors.ts';
 import { systemClock } from '../run/clock.ts';
 import type { Live } from '../run/live.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
+import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import type { Caller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
@@ -32,6 +33,8 @@ export interface UnixOptions extends ServeOptions {
 }
 
 export interface TlsOptions extends ServeOptions {
+  /** Refuses clients without a hybrid post-quantum key exchange (src/tls/key-exchange.ts). */
+  readonly requirePostQuantum?: boolean;
   readonly host: string;
   /** 0 chooses a free one. */
   readonly port: number;
@@ -86,11 +89,12 @@ export async function serveUnix(options: UnixOptions): Promise<Serving> {
 export async function serveTls(options: TlsOptions): Promise<Serving & { readonly port: number }> {
   const limits = { ...tlsLimits, ...options.limits };
   const connections = connectionTable(options, limits);
+  const exchange = keyExchange(options.requirePostQuantum === true);
   const secure = (context: SecureContextOptions): SecureContextOptions => ({
     ...context,
     // No roots: OpenSSL's opinion of a client's chain is not asked, ours is.
     ca: [],
-    minVersion: 'TLSv1.2',
+    ...exchange,
     secureOptions: constants.SSL_OP_NO_TICKET,
     sessionIdContext: 'mutual',
   });

@@ -1,13 +1,14 @@
 /** How a channel makes its connections secure: Node does the handshake, and who the server is, we check ourselves. */
 import type { KeyObject } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
+import { createSecureContext, type SecureContext, type SecureContextOptions, connect as tlsConnect } from 'node:tls';
 import { ChannelCredentials, credentials, type experimental } from '@grpc/grpc-js';
 import { Fault } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { CheckRevocation } from '../spiffe/revocation.ts';
 import { secureContextOptions } from '../tls/credentials.ts';
+import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import { verifyPeer } from '../tls/verify-peer.ts';
 
@@ -26,12 +27,15 @@ export interface TlsTarget {
   /** Accepts any certificate with that ID, whoever signed it. For the first contact only, where nothing better is known. */
   readonly insecure?: boolean | undefined;
   readonly revocation?: CheckRevocation | undefined;
+  /** Takes no server without a hybrid post-quantum key exchange. */
+  readonly requirePostQuantum?: boolean | undefined;
   readonly clock?: Clock;
 }
 
 /** For one target. A class because grpc-js asks for a subclass of its own. */
 export class SpiffeCredentials extends ChannelCredentials {
   readonly #target: TlsTarget;
+  readonly #exchange: SecureContextOptions;
   /** Why the last handshake was refused by us; undefined once one succeeded. */
   refusal: Fault | undefined;
   #context: { of: unknown; context: SecureContext } | undefined;
@@ -39,6 +43,7 @@ export class SpiffeCredentials extends ChannelCredentials {
   constructor(target: TlsTarget) {
     super();
     this.#target = target;
+    this.#exchange = keyExchange(target.requirePostQuantum === true);
   }
 
   override _isSecure(): boolean {
@@ -99,7 +104,7 @@ export class SpiffeCredentials extends ChannelCredentials {
     const svid = this.#target.svid?.();
     if (this.#context === undefined || this.#context.of !== svid) {
       const shown = svid === undefined || svid.chain.length === 0 ? {} : secureContextOptions(svid);
-      this.#context = { of: svid, context: createSecureContext({ ...shown, ca: [], minVersion: 'TLSv1.2' }) };
+      this.#context = { of: svid, context: createSecureContext({ ...shown, ca: [], ...this.#exchange }) };
     }
     return this.#context.context;
   }

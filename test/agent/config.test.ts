@@ -18,6 +18,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     insecureBootstrap: false,
     nodeAttestor: {},
     workloadKeyType: 'ec-p256',
+    agentKeyType: 'ec-p256',
     x509SvidCacheSize: 1000,
     jwtSvidCacheSize: 1000,
     syncInterval: 5000,
@@ -36,6 +37,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     },
     keys: { store: 'disk' },
     log: { level: 'info', format: 'text' },
+    tls: { requirePostQuantum: false },
     health: { livePath: '/live', readyPath: '/ready' },
     metrics: {},
   });
@@ -125,8 +127,8 @@ const refused: [string, object, RegExp][] = [
   ],
   [
     'a key type the agent cannot hand out',
-    { workloadKeyType: 'rsa-4096' },
-    /^--workload-key-type: "rsa-4096" is not one of/,
+    { workloadKeyType: 'ed25519' },
+    /^--workload-key-type: "ed25519" is not one of/,
   ],
   [
     'a certificate for kubelet without its key',

@@ -38,6 +38,7 @@ export function nodeRig(
   const make = (kept?: NodeRecord): Node =>
     makeNode(
       {
+        keyType: 'ec-p256',
         clock,
         random: middling(options.units),
         log: silentLog,

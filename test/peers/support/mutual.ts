@@ -35,6 +35,7 @@ export async function startMutualServer(place: Place, name: string, options: Ser
         ...duration('defaultJwtSvidTtl', options.jwtTtl),
         ...duration('agentTtl', options.agentTtl),
         ...(options.caKeyType ? { caKeyType: options.caKeyType } : {}),
+        ...(options.requirePostQuantum ? { tls: { requirePostQuantum: true } } : {}),
         rateLimits: { attest: 0, csr: 0, jwt: 0, wit: 0, push: 0, post: 0 },
         nodeAttestors: {
           joinToken: {},

@@ -25,6 +25,8 @@ export interface ServerOptions {
   readonly x509popCa?: string;
   /** Key type of the authorities, ours only. */
   readonly caKeyType?: string;
+  /** Ours only. */
+  readonly requirePostQuantum?: boolean;
   /** Another file of the `mutual` command than the checkout's; ours only. */
   readonly command?: string;
   readonly logLevel?: string;
