@@ -25,8 +25,11 @@ export function verifyPeer(chain: readonly Buffer[], expected: ExpectedPeer, now
     const leaf = parseCertificate(first);
     const id = checkLeaf(leaf);
     if (id !== expected.id) throw new Fault('svid/invalid', `it is ${quote(id)}`);
-    if (expected.roots !== undefined)
-      expected.revocation?.(verifyChain(leaf, rest.map(parseCertificate), expected.roots.map(parseCertificate), now));
+    if (expected.roots !== undefined) {
+      // By itself: as the argument of an optional call it would not run where nothing is asked about revocation.
+      const path = verifyChain(leaf, rest.map(parseCertificate), expected.roots.map(parseCertificate), now);
+      expected.revocation?.(path);
+    }
     return leaf;
   } catch (error) {
     if (!(error instanceof Fault)) throw error;

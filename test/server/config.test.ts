@@ -31,6 +31,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     disableJwtSvids: false,
     refreshHint: 300_000,
     rateLimits: { attest: 1, csr: 500, jwt: 500, wit: 500, push: 500, post: 10 },
+    revocation: { record: true, withdrawn: false },
     nodeAttestors: { joinToken: { enabled: true } },
     keys: { store: 'disk' },
     log: { level: 'info', format: 'text' },
