@@ -121,6 +121,13 @@ export const peers: readonly Peer[] = [
     path: '/usr/sbin/dockerd',
   },
   {
+    name: 'podman',
+    tier: 1,
+    version: '4',
+    recipe: { kind: 'apt', package: 'podman' },
+    path: '/usr/bin/podman',
+  },
+  {
     name: 'dbus-daemon',
     tier: 1,
     version: '1',

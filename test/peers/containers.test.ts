@@ -1,23 +1,24 @@
 /**
- * Workloads in containers of a real Docker engine, told by our agent through real cgroups; and systemd's interface on a real
+ * Workloads in containers of real engines, Docker and Podman, told by our agent through real cgroups; and systemd's interface on a real
  * D-Bus daemon. What the stand-ins of the other tests answer is compared with the real thing here.
  */
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { after, before, describe } from 'node:test';
-import { parseCgroups } from '../../agent/workload/cgroup.ts';
+import { cgroupFiles, parseCgroups } from '../../agent/workload/cgroup.ts';
 import { getJson } from '../../agent/workload/get-json.ts';
+import { podmanMethod } from '../../agent/workload/podman.ts';
 import { systemdMethod } from '../../agent/workload/systemd.ts';
 import { systemClock } from '../../src/run/clock.ts';
 import { peerPath } from '../../tools/peers.ts';
 import { inspectAnswer } from '../agent/support/fake-engine.ts';
 import { fakeSystemd } from '../agent/support/fake-systemd.ts';
 import { procTree } from '../agent/support/proc-tree.ts';
-import { type Dockerd, startDockerd } from './support/dockerd.ts';
+import { type Dockerd, makeImage, startDockerd } from './support/dockerd.ts';
 import { type Agent, createEntry, joinToken, startAgent, startServer, writeBundle } from './support/pair.ts';
 import { makePlace } from './support/place.ts';
-import { type Event, run } from './support/program.ts';
+import { type Event, run, runOk } from './support/program.ts';
 import { until } from './support/until.ts';
 
 const alias = 'spiffe://example.org/node';
@@ -140,6 +141,43 @@ describe('containers of Docker', () => {
     assert.equal(missing.status, 404);
     await engine.docker('rm', '-f', id);
   });
+});
+
+test('a container of a real Podman, through its own service and real cgroups', async (t) => {
+  const place = makePlace();
+  let started: string | undefined;
+  t.after(async () => {
+    if (started !== undefined) await podman('rm', '-f', '-t', '0', started);
+    // It leaves its stores mounted for the next command.
+    const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+    const mounted = lines.map((line) => line.split(' ')[4] ?? '').filter((path) => path.startsWith(`${place.dir}/`));
+    for (const path of mounted.reverse()) await runOk('umount', [path]);
+    await place.close();
+  });
+  const socketPath = place.path('podman', 'sock');
+  const own = ['--root', place.path('podman', 'root'), '--runroot', place.path('podman', 'run')];
+  // runc comes with dockerd; crun refuses machines that have both versions of cgroups.
+  const flags = [...own, '--storage-driver', 'vfs', '--cgroup-manager', 'cgroupfs', '--runtime', '/usr/sbin/runc'];
+  const podman = async (...args: string[]): Promise<string> =>
+    (await runOk(peerPath('podman'), [...flags, ...args])).trim();
+  const image = await makeImage(place, 'web', peerPath('peer-workload'));
+  const digest = await podman('import', '-q', image, 'web');
+  await place.start('podman', peerPath('podman'), [...flags, 'system', 'service', '-t', '0', `unix://${socketPath}`]);
+  const limits = ['--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=1024:1024'];
+  const args = ['-d', '--network', 'none', ...limits, '--label', 'app=web', '-e', 'TIER=front', 'web'];
+  const id = await podman('run', ...args, '/program', 'watch', '-socket', 'unix:///nobody');
+  started = id;
+  const pid = Number(await podman('inspect', '-f', '{{.State.Pid}}', id));
+  const method = podmanMethod({ socketPath, userSocketPath: '/nowhere/%d', users: [] }, cgroupFiles());
+  const found = await until('the service answers', 10_000, () => method.attest(pid, signal));
+  for (const one of [
+    'label:app:web',
+    'env:TIER=front',
+    'image_id:localhost/web:latest',
+    `image_config_digest:${digest}`,
+  ])
+    assert.ok(found.includes(`docker:${one}` as never), `${one} is not in ${found.join(' ')}`);
+  assert.deepEqual(await method.attest(process.pid, signal), []);
 });
 
 test("systemd's interface through a real D-Bus daemon", async (t) => {

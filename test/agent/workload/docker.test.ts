@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
+import { readAgentOptions } from '../../../agent/config.ts';
+import { workloadAttestor } from '../../../agent/workload/attest.ts';
 import { dockerMethod } from '../../../agent/workload/docker.ts';
+import { workloadMethods } from '../../../agent/workload/methods.ts';
 import { podmanMethod } from '../../../agent/workload/podman.ts';
 import type { Fault } from '../../../src/errors.ts';
+import { silentLog } from '../../../src/log.ts';
 import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
+import { drivenClock } from '../../support/clock.ts';
 import { type FakeEngine, fakeEngine } from '../support/fake-engine.ts';
 import { type ProcTree, procTree } from '../support/proc-tree.ts';
 
@@ -226,4 +231,36 @@ test('the fingerprint changes with the cgroups', () => {
   const before = docker().fingerprint(pid);
   tree.move(pid, `0::/docker/${other}`);
   assert.notEqual(docker().fingerprint(pid), before);
+});
+
+test('an engine that hangs keeps nobody waiting but its own containers, and those as long as its deadline', async (t) => {
+  const clock = drivenClock();
+  engine.mood = 'silent';
+  const own = procTree();
+  t.after(own.remove);
+  const { options } = await readAgentOptions({
+    flags: {
+      trustDomain: 'example.org',
+      server: '127.0.0.1:1',
+      insecureBootstrap: true,
+      workloadAttestorsDockerSocketPath: engine.socketPath,
+    },
+  });
+  const methods = workloadMethods(options, clock, own.cgroups);
+  assert.deepEqual(
+    methods.map(({ name }) => name),
+    ['unix', 'docker'],
+  );
+  const attestor = workloadAttestor(methods, { clock, log: silentLog });
+  const caller = () => ({ uid: 0, gid: 0, pid: process.pid, alive: () => true, close() {} });
+  own.move(process.pid, `0::/docker/${id}`);
+  const contained = Promise.resolve(attestor.attest(caller()));
+  while (engine.asked.length === 0) await new Promise(setImmediate);
+  own.move(process.pid, '0::/user.slice/session-1.scope');
+  const host = await attestor.attest(caller());
+  assert.ok(host.length > 0 && host.every((one) => one.startsWith('unix:')));
+  own.move(process.pid, `0::/docker/${id}`);
+  await clock.advance(5_000);
+  assert.deepEqual(await contained, host);
+  while ((await engine.open()) > 0) await new Promise(setImmediate);
 });

@@ -27,19 +27,22 @@ export async function startDockerd(place: Place): Promise<Dockerd> {
   return {
     socketPath,
     docker,
-    async image(name, program) {
-      const root = place.path('dockerd', name, 'root');
-      mkdirSync(root);
-      copyFileSync(program, join(root, 'program'));
-      // Absent for a static program.
-      const linked = await runOk('ldd', [program]).catch(() => '');
-      for (const [, library] of linked.matchAll(/(\/\S+) \(0x/g)) {
-        mkdirSync(join(root, dirname(library!)), { recursive: true });
-        copyFileSync(library!, join(root, library!));
-      }
-      const tar = place.path('dockerd', name, 'image.tar');
-      await runOk('tar', ['-C', root, '-cf', tar, '.']);
-      return docker('import', tar, name);
-    },
+    image: async (name, program) => docker('import', await makeImage(place, name, program), name),
   };
+}
+
+/** The file of an image with `program` at /program, as `import` takes it. */
+export async function makeImage(place: Place, name: string, program: string): Promise<string> {
+  const root = place.path('images', name, 'root');
+  mkdirSync(root);
+  copyFileSync(program, join(root, 'program'));
+  // Absent for a static program.
+  const linked = await runOk('ldd', [program]).catch(() => '');
+  for (const [, library] of linked.matchAll(/(\/\S+) \(0x/g)) {
+    mkdirSync(join(root, dirname(library!)), { recursive: true });
+    copyFileSync(library!, join(root, library!));
+  }
+  const tar = place.path('images', name, 'image.tar');
+  await runOk('tar', ['-C', root, '-cf', tar, '.']);
+  return tar;
 }
