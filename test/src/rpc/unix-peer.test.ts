@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Fault } from '../../../src/errors.ts';
 import { serveUnix } from '../../../src/rpc/serve.ts';
-import { type KernelPorts, linux, peerOf, type UnixPeer } from '../../../src/rpc/unix-peer.ts';
+import { holdProcess, type KernelPorts, linux, peerOf, type UnixPeer } from '../../../src/rpc/unix-peer.ts';
 import { settle } from '../../support/clock.ts';
 
 /** A directory that other users may enter too. */
@@ -292,4 +292,46 @@ test('SPI-01-006 ten thousand callers that die, some of them killed, leave no de
   for (let turns = 0; turns < 400 && descriptors() > before; turns++)
     await new Promise((resolve) => setTimeout(resolve, 5));
   assert.ok(descriptors() <= before, `${descriptors() - before} descriptors are still open`);
+});
+
+const missing = (fault: Fault) => fault.code === 'thing/missing' && /there is no process \d+/.test(fault.message);
+
+test('a process named by its pid is held: it stays the one it was until it ends, and a dead one is not found', async () => {
+  const child = spawn('sleep', ['600']);
+  children.add(child);
+  await once(child, 'spawn');
+  const pid = child.pid as number;
+  const held = holdProcess(pid);
+  assert.deepEqual([held.pid, held.alive()], [pid, true]);
+  const exited = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exited;
+  assert.equal(held.alive(), false);
+  held.close();
+  held.close();
+  assert.throws(() => holdProcess(pid), missing);
+});
+
+test('where pidfd_open is not to be had, the start time tells two processes with one pid apart', () => {
+  const started = ['100', '100', '100', '200'];
+  for (const errno of [38, 1]) {
+    const times = [...started];
+    const held = holdProcess(
+      4242,
+      () => -errno,
+      () => times.shift(),
+    );
+    assert.equal(held.alive(), true);
+    assert.equal(held.alive(), false);
+  }
+  for (const errno of [38, 1, 3, 22])
+    assert.throws(
+      () =>
+        holdProcess(
+          4242,
+          () => -errno,
+          () => undefined,
+        ),
+      missing,
+    );
 });
