@@ -1,0 +1,82 @@
+/** A whole server whose keys are elsewhere (a fake Transit, over real HTTP), through outages of them. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../src/run/clock.ts';
+import { fakeTransit } from '../support/fake-transit.ts';
+import { header, startPair } from '../support/pair.ts';
+
+async function under(t: TestContext) {
+  const dir = await mkdtemp(join(tmpdir(), 'mutual-remote-'));
+  const transit = await fakeTransit({ clock: systemClock });
+  transit.addToken('the-token', {});
+  const keysVaultTokenFile = join(dir, 'token');
+  await writeFile(keysVaultTokenFile, 'the-token', { mode: 0o600 });
+  const pair = await startPair(t, {
+    server: { keysStore: 'vault', keysVaultAddress: transit.address, keysVaultTokenFile },
+  });
+  t.after(async () => {
+    await transit.close();
+    await rm(dir, { recursive: true });
+  });
+  const token = () =>
+    pair.workload.unary('SpiffeWorkloadAPI', 'FetchJWTSVID', { audience: ['db'] }, { metadata: header });
+  const mint = () =>
+    pair.admin.call('spire.api.server.svid.v1.SVID', 'MintJWTSVID', {
+      id: { trust_domain: 'example.org', path: '/web' },
+      audience: ['a'],
+    });
+  return { transit, pair, token, mint };
+}
+
+test('keys away or answering garbage fail what has to be signed, in a sentence, and nothing else; then all signs again', async (t) => {
+  const { transit, pair, token, mint } = await under(t);
+  await pair.admin.createEntry('/web');
+  await token();
+  await mint();
+  const answer = async (all: typeof transit.answer): Promise<void> => {
+    transit.answer = all;
+  };
+  const wrong = [
+    [() => transit.down(), () => transit.up(), /^the key store Vault cannot be reached/],
+    [
+      () => answer({ status: 200, body: '<html>' }),
+      () => answer(undefined),
+      /^the key store Vault answered something else than Vault does/,
+    ],
+    [
+      () => answer({ status: 503, body: '{"errors":["sealed"]}' }),
+      () => answer(undefined),
+      /^the key store Vault is sealed or not ready/,
+    ],
+  ] as const;
+  for (const [breakIt, mend, sentence] of wrong) {
+    await breakIt();
+    await assert.rejects(mint(), { message: sentence });
+    // Everything that needs no signature goes on: entries, bundles, what the workload holds.
+    await pair.admin.call('spire.api.server.entry.v1.Entry', 'ListEntries', {});
+    await pair.admin.call('spire.api.server.bundle.v1.Bundle', 'GetBundle', {});
+    const asked = transit.calls.length;
+    for (let turn = 0; turn < 5; turn++) await assert.rejects(mint(), { message: sentence });
+    assert.equal(transit.calls.length, asked, 'while it is away a moment it is not asked again');
+    await mend();
+    await pair.clock.advance(10_000);
+    await mint();
+  }
+  const lines = pair.lines.filter((line) => line.includes('key store'));
+  assert.equal(lines.filter((line) => line.includes('cannot be used')).length, wrong.length);
+  assert.equal(lines.filter((line) => line.includes('answers again')).length, wrong.length);
+});
+
+test('after a restart the server finds its keys there, and no authority is made anew', async (t) => {
+  const { pair, mint } = await under(t);
+  const before = await pair.admin.call('spire.api.server.bundle.v1.Bundle', 'GetBundle', {});
+  await pair.stopServer();
+  await pair.startServer();
+  await mint();
+  const after = await pair.admin.call('spire.api.server.bundle.v1.Bundle', 'GetBundle', {});
+  assert.deepEqual(after.x509_authorities, before.x509_authorities);
+  assert.deepEqual(after.jwt_authorities, before.jwt_authorities);
+});
