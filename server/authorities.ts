@@ -9,13 +9,15 @@ import { type Live, live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
 import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
-import { type Authority, type AuthorityPorts, startAuthority } from './authority/authority.ts';
+import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } from './authority/authority.ts';
+import { announcedJwt, followUpstream } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
-import { type X509Signer, x509Kind } from './authority/x509.ts';
+import { upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
 import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
 import type { Store } from './store/store.ts';
+import type { SteadyUpstream } from './upstream/steady.ts';
 
 /** What the TLS listener presents. */
 export interface ServerSvid {
@@ -46,24 +48,32 @@ export interface AuthoritiesPorts {
   readonly serverName: string;
   /** See `AuthorityPorts.beforePublished`. */
   readonly beforeX509Published?: AuthorityPorts['beforePublished'];
+  /** What signs the X.509 authorities, when they are no roots. */
+  readonly upstream?: SteadyUpstream | undefined;
 }
 
 /** Milliseconds. */
 const pruneEvery = 6 * 3600 * 1000;
 
 export async function startAuthorities(options: ServerOptions, ports: AuthoritiesPorts): Promise<Authorities> {
-  const { store, clock, random, log } = ports;
+  const { store, clock, random, log, upstream } = ports;
   const { trustDomain } = options;
   const bundle = ownBundle(store.bundles, trustDomain, Math.floor(options.refreshHint / 1000));
   const shared = { ...ports, journal: store.journal, bundle };
-  const x509 = await startAuthority(x509Kind(trustDomain, options.caSubject, options.caTtl, random), {
+  const { caSubject, caTtl } = options;
+  const kindOfX509 = upstream
+    ? upstreamX509Kind(trustDomain, caSubject, caTtl, random, upstream)
+    : x509Kind(trustDomain, caSubject, caTtl, random);
+  const x509 = await startAuthority(kindOfX509, {
     ...shared,
     keyType: options.caKeyType,
     ...(ports.beforeX509Published && { beforePublished: ports.beforeX509Published }),
   });
+  const ownJwt = jwtKind(caTtl, random);
+  const kindOfJwt = upstream?.publishes ? announcedJwt(ownJwt, upstream, bundle, clock) : ownJwt;
   const jwt = options.disableJwtSvids
     ? undefined
-    : await startAuthority(jwtKind(options.caTtl, random), { ...shared, keyType: options.jwtKeyType });
+    : await startAuthority(kindOfJwt, { ...shared, keyType: options.jwtKeyType });
   const refreshHint = Math.floor(options.refreshHint / 1000);
   await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));
 
@@ -115,6 +125,10 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
   }
 
+  async function follow(): Promise<void> {
+    if (upstream) await followUpstream(upstream, x509, bundle, ports);
+  }
+
   async function pruneNowAndThen(): Promise<void> {
     if (clock.now() < nextPrune) return;
     await pruneBundle();
@@ -130,8 +144,11 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     async keepFresh() {
       const failures: unknown[] = [];
       // One that cannot be done must not keep the others from being done.
-      for (const step of [x509.keepFresh, jwt?.keepFresh, refreshServerSvid, pruneNowAndThen]) {
-        await step?.().catch((error: unknown) => failures.push(error));
+      for (const step of [x509.keepFresh, jwt?.keepFresh, follow, refreshServerSvid, pruneNowAndThen]) {
+        await step?.().catch((error: unknown) => {
+          // Told in the log when it began, and by the health check.
+          if (!isUpstreamFault(error)) failures.push(error);
+        });
       }
       if (failures.length > 0) throw failures[0];
     },

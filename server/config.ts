@@ -32,6 +32,7 @@ import {
   section,
   setting,
 } from '../src/config.ts';
+import { upstreamRules, upstreamSection } from './upstream/options.ts';
 
 const second = 1000;
 const minute = 60 * second;
@@ -166,6 +167,7 @@ export const serverTable = {
     seal: sealSection,
     ...keyManagerSections,
   }),
+  upstream: upstreamSection,
   ...sharedSections,
 } as const;
 
@@ -175,6 +177,7 @@ export interface ServerOptions extends FromTable {}
 const rules: readonly Rule<ServerOptions>[] = [
   ...ownSocketRules('adminSocket'),
   ...keysRules,
+  ...upstreamRules,
   {
     needs: ['caTtl', 'defaultX509SvidTtl', 'defaultJwtSvidTtl', 'agentTtl'],
     check(options, report) {

@@ -49,6 +49,8 @@ import { issuanceRecorder } from './revocation/recorder.ts';
 import { revoker } from './revocation/revoke.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
+import { openUpstream } from './upstream/open.ts';
+import { steadyUpstream } from './upstream/steady.ts';
 
 export interface ServerPorts {
   readonly clock: Clock;
@@ -121,6 +123,9 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       }),
     );
     const lists = revocationLists({ store, world, keys, clock, log });
+    const above = await openUpstream(options.upstream, { clock, random });
+    const upstream = above && steadyUpstream(above, trustDomain, ports);
+    undo.push(() => upstream?.close());
     const authorities = await startAuthorities(options, {
       store,
       keys,
@@ -129,6 +134,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       log,
       serverName,
       beforeX509Published: lists.publish,
+      upstream,
     });
     await world.reach();
     await lists.refresh(authorities.x509.state);
@@ -243,6 +249,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       clock,
       live: { 'change log': () => {} },
       ready: { store: () => store.ping(), keys: () => keys.check?.() },
+      // What was issued goes on working without it: it is told, and takes no server out of service.
+      told: upstream && { upstream: () => upstream.check() },
       collected,
     });
     undo.push(() => observing.close());

@@ -105,6 +105,16 @@ export const faults = {
     exit: 1,
     means: 'Another program answered that it failed; its own log says why.',
   },
+  'upstream/unavailable': {
+    status: Status.UNAVAILABLE,
+    exit: 1,
+    means: 'The upstream authority cannot be used now, or has not answered yet.',
+  },
+  'upstream/refused': {
+    status: Status.FAILED_PRECONDITION,
+    exit: 1,
+    means: 'What the upstream authority is or gave cannot be used.',
+  },
   'keys/unavailable': {
     status: Status.UNAVAILABLE,
     exit: 1,

@@ -71,5 +71,9 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
 }
 
 function slotToWire(slot: Revoked): object {
-  return { authority_id: slot.id, expires_at: Math.floor(slot.notAfter / 1000), upstream_authority_subject_key_id: '' };
+  return {
+    authority_id: slot.id,
+    expires_at: Math.floor(slot.notAfter / 1000),
+    upstream_authority_subject_key_id: slot.upstream?.id ?? '',
+  };
 }

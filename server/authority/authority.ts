@@ -11,7 +11,7 @@ import type { Clock } from '../../src/run/clock.ts';
 import { type Live, type LiveWriter, live } from '../../src/run/live.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
-import { caActivateAt, caPrepareAt } from '../../src/spiffe/lifetime.ts';
+import { backdate, caActivateAt, caPrepareAt } from '../../src/spiffe/lifetime.ts';
 import type { Journal } from '../store/store.ts';
 import type { OwnBundle } from './own-bundle.ts';
 import { activate, prepare, readSlots, revoke, type Slot, type Slots, taint } from './slots.ts';
@@ -22,6 +22,12 @@ export interface AuthorityKind<Signer> {
   readonly name: string;
   /** Prefix of journal documents and key names. */
   readonly prefix: string;
+  /** Others sign what is made, so that making it may fail, or take until somebody has done so. */
+  readonly isRemote?: boolean;
+  /** Whether the slot is still as the configuration wants it; one that is not is replaced. Absent: always. */
+  suits?(slot: Slot): boolean;
+  /** Publishes the slot beyond this server, before the bundle carries it. May be repeated. */
+  announce?(slot: Slot): Promise<void>;
   /** Makes the public half for a new key. */
   make(key: Key, now: number): Promise<Omit<Slot, 'keyId' | 'tainted'>>;
   /** Makes the signer for a slot whose key is there. */
@@ -35,7 +41,7 @@ export interface AuthorityKind<Signer> {
 }
 
 /** What is left to tell of an authority that was revoked. */
-export type Revoked = Pick<Slot, 'id' | 'notAfter'>;
+export type Revoked = Pick<Slot, 'id' | 'notAfter' | 'upstream'>;
 
 export interface AuthorityPorts {
   readonly journal: Journal;
@@ -59,8 +65,20 @@ export interface Authority<Signer> {
   activate(id: string): Promise<Slot>;
   taint(id: string): Promise<Slot>;
   revoke(id: string): Promise<Revoked>;
+  /** Prepares and activates at once if what signs leads to this root, and takes what signed for tainted. */
+  leaveRoot(rootId: string): Promise<boolean>;
+  /** Forgets the old authority if it leads to this root, which nobody trusts any more. */
+  forgetRoot(rootId: string): Promise<void>;
   /** Does what time demands: prepares, activates. Called every few seconds. */
   keepFresh(): Promise<void>;
+}
+
+/** For an authority of another kind to be known everywhere before it signs, milliseconds. */
+const spreadTime = 60_000;
+
+/** Whether what failed is the authority above this server, which has been told of where it happened. */
+export function isUpstreamFault(error: unknown): boolean {
+  return error instanceof Fault && (error.code === 'upstream/unavailable' || error.code === 'upstream/refused');
 }
 
 /** Loads the authority or makes the first one. */
@@ -100,21 +118,46 @@ export async function startAuthority<Signer>(
   }
   async function publishSlots(): Promise<void> {
     for (const slot of [slots.old, slots.active, slots.prepared]) {
-      if (slot && slot.notAfter > clock.now()) await bundle.edit((before) => kind.publish(before, slot));
+      if (!slot || slot.notAfter <= clock.now()) continue;
+      await announce(slot);
+      await bundle.edit((before) => kind.publish(before, slot));
     }
+  }
+
+  const announced = new Set<string>();
+  async function announce(slot: Slot): Promise<void> {
+    if (kind.announce === undefined || slot.tainted || announced.has(slot.id)) return;
+    await kind.announce(slot);
+    announced.add(slot.id);
   }
 
   const keyOf = async (slot: Slot | undefined): Promise<Key | undefined> => slot && keys.get(slot.keyId);
 
+  /** The key of the next authority. One that others are to sign for is named in the journal, and asked for again. */
+  async function nextKey(): Promise<Key> {
+    const asked = slots.requested === undefined ? undefined : await keys.get(slots.requested);
+    if (asked?.type === keyType) return asked;
+    const key = await keys.generate(`${kind.prefix}-${random.bytes(8).toString('hex')}`, keyType);
+    if (kind.isRemote) await save({ ...slots, requested: key.id });
+    if (asked) await keys.remove(asked.id);
+    return key;
+  }
+
   async function makePrepared(): Promise<Slot> {
-    const now = clock.now();
-    const keyId = `${kind.prefix}-${random.bytes(8).toString('hex')}`;
-    const key = await keys.generate(keyId, keyType);
-    const slot: Slot = { ...(await kind.make(key, now)), keyId, tainted: false };
+    const key = await nextKey();
+    const slot: Slot = { ...(await kind.make(key, clock.now())), keyId: key.id, tainted: false };
     const forgotten = slots.prepared;
     await save(prepare(slots, slot));
     await ports.beforePublished?.(slot, key);
-    await publish((before) => kind.publish((forgotten && kind.withdraw(before, forgotten)) ?? before, slot));
+    await announce(slot).catch((error: unknown) => {
+      // It is in the journal: it is announced and published as soon as that can be done.
+      unpublished = true;
+      throw error;
+    });
+    await publish((before) => {
+      const rest = forgotten && kind.withdraw(before, forgotten);
+      return kind.publish(rest ?? before, slot) ?? rest;
+    });
     if (forgotten) await keys.remove(forgotten.keyId);
     log.info(
       { authority: slot.id, expiresAt: new Date(slot.notAfter).toISOString() },
@@ -134,6 +177,7 @@ export async function startAuthority<Signer>(
     }
     const forgotten = slots.old;
     // It may have been prepared while the bundle could not be written: nothing signs before it is published.
+    await announce(slot);
     await publish((before) => kind.publish(before, slot));
     const signer = kind.signer(slot, key);
     await save(next);
@@ -154,8 +198,13 @@ export async function startAuthority<Signer>(
       { hint: 'Set the clock of this machine, then start the server again.' },
     );
   }
-  await publishSlots();
-  if (slots.active && activeKey && slots.active.notAfter > now) {
+  const usable = slots.active && activeKey && slots.active.notAfter > now;
+  await publishSlots().catch((error: unknown) => {
+    // What signs can go on, and was told to those above before: they may be away now.
+    if (!usable || !isUpstreamFault(error)) throw error;
+    unpublished = true;
+  });
+  if (slots.active && activeKey && usable) {
     writer = live(kind.signer(slots.active, activeKey));
   } else {
     if (slots.active)
@@ -169,7 +218,7 @@ export async function startAuthority<Signer>(
         : await makePrepared();
     await makeActive(ready.id);
   }
-  const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId));
+  const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId)).add(slots.requested);
   for (const key of await keys.list()) {
     if (key.id.startsWith(`${kind.prefix}-`) && !named.has(key.id)) await keys.remove(key.id);
   }
@@ -225,18 +274,44 @@ export async function startAuthority<Signer>(
         log.warn({ authority: id }, `${kind.name} authority revoked`);
         return slot;
       }),
+    leaveRoot: (rootId) =>
+      inTurn(async () => {
+        if (slots.active?.upstream?.id !== rootId) return false;
+        if (!slots.prepared || slots.prepared.upstream?.id === rootId || !(await isUsable(slots.prepared)))
+          await makePrepared();
+        if ((slots.prepared as Slot).upstream?.id === rootId) return false;
+        await makeActive((slots.prepared as Slot).id);
+        await save({ ...slots, old: { ...(slots.old as Slot), tainted: true } });
+        return true;
+      }),
+    forgetRoot: (rootId) =>
+      inTurn(async () => {
+        const { old, ...rest } = slots;
+        if (old?.upstream?.id !== rootId) return;
+        await save(rest);
+        await keys.remove(old.keyId);
+      }),
     keepFresh: () =>
       inTurn(async () => {
-        if (unpublished) await publish(() => undefined);
-        const active = slots.active as Slot;
         const now = clock.now();
-        if (now < caPrepareAt(active)) return;
-        // A clock that jumped far, or a lost key, leaves a prepared authority that is of no use.
-        const usable = slots.prepared && slots.prepared.notAfter > now && (await keyOf(slots.prepared)) !== undefined;
-        if (!usable) await makePrepared();
-        if (now >= caActivateAt(active)) await makeActive((slots.prepared as Slot).id);
+        const active = slots.active as Slot;
+        if (unpublished) await publish(() => undefined);
+        const unsuited = kind.suits?.(active) === false;
+        if (!unsuited && now < caPrepareAt(active)) return;
+        if (!(await isUsable(slots.prepared))) await makePrepared();
+        const prepared = slots.prepared as Slot;
+        const changeAt = unsuited
+          ? Math.min(prepared.notBefore + backdate + spreadTime, caActivateAt(active))
+          : caActivateAt(active);
+        if (now >= changeAt) await makeActive(prepared.id);
       }),
   };
+
+  /** A clock that jumped far, a lost key or another configuration leave a prepared authority that is of no use. */
+  async function isUsable(slot: Slot | undefined): Promise<boolean> {
+    if (!slot || slot.notAfter <= clock.now() || kind.suits?.(slot) === false) return false;
+    return (await keyOf(slot)) !== undefined;
+  }
 
   async function revokeStray(id: string): Promise<Revoked | undefined> {
     let found: { bundle: Bundle; notAfter: number } | undefined;

@@ -1,7 +1,8 @@
-/** The X.509 authority: self-signed CA certificates (X509-6 to X509-17, X509-29). */
+/** The X.509 authority: CA certificates, self-signed or signed by an upstream authority (X509-6 to X509-17, X509-29). */
 
+import { hash } from 'node:crypto';
 import { keyTypes } from '../../src/crypto/algorithms.ts';
-import { type Certificate, KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
+import { authorityId, type Certificate, KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
   type Issuer,
@@ -13,11 +14,15 @@ import {
   subjectKeyId,
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
+import { writeCsr } from '../../src/crypto/csr.ts';
+import { newSerial } from '../../src/crypto/serial.ts';
 import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle, X509Authority } from '../../src/spiffe/bundle.ts';
 import { type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import { backdate } from '../../src/spiffe/lifetime.ts';
+import { roomBelow } from '../upstream/minted.ts';
+import type { SteadyUpstream } from '../upstream/steady.ts';
 import type { AuthorityKind } from './authority.ts';
 import type { Slot } from './slots.ts';
 
@@ -35,6 +40,10 @@ export interface X509Signer {
   readonly key: Key;
   /** Certificates between the authority and the bundle, the authority's own first; empty when it is a root. */
   readonly chain: readonly Buffer[];
+  /** The earliest end on the way to the root, milliseconds. */
+  readonly notAfter: number;
+  /** How many authorities its path lengths allow below it; often `Infinity`. */
+  readonly room: number;
 }
 
 /** @param lifetime milliseconds */
@@ -47,16 +56,11 @@ export function x509Kind(
   return {
     name: 'X.509',
     prefix: 'x509',
+    suits: (slot) => slot.upstream === undefined,
 
     async make(key, now) {
       const serial = newSerial(random);
-      // The serial number in the subject makes the names of two authorities differ, so that no verifier tries the wrong one.
-      const subjectName = name([
-        ...subject.country.map((value): [NameAttribute, string] => ['C', value]),
-        ...subject.organization.map((value): [NameAttribute, string] => ['O', value]),
-        ...(subject.commonName ? ([['CN', subject.commonName]] as [NameAttribute, string][]) : []),
-        ['serialNumber', BigInt(`0x${serial.toString('hex')}`).toString()],
-      ]);
+      const subjectName = caName(subject, serial);
       const der = await writeCertificate(
         {
           serial,
@@ -84,40 +88,96 @@ export function x509Kind(
       };
     },
 
-    signer: (slot, key) => signerOf(slot, key),
+    signer: signerOf,
 
     publish(bundle, slot) {
-      const der = Buffer.from(slot.material, 'base64');
+      const der = anchorOf(slot);
       const there = bundle.x509Authorities.find(({ certificate }) => certificate.equals(der));
-      if (there?.tainted === slot.tainted) return undefined;
-      if (!there)
-        return { ...bundle, x509Authorities: [...bundle.x509Authorities, { certificate: der, tainted: slot.tainted }] };
+      // A root above this server is tainted by itself, not with what it signed.
+      const tainted = slot.upstream ? (there?.tainted ?? false) : slot.tainted;
+      if (there?.tainted === tainted) return undefined;
+      if (!there) return { ...bundle, x509Authorities: [...bundle.x509Authorities, { certificate: der, tainted }] };
       return {
         ...bundle,
-        x509Authorities: bundle.x509Authorities.map((one) => (one === there ? { ...one, tainted: slot.tainted } : one)),
+        x509Authorities: bundle.x509Authorities.map((one) => (one === there ? { ...one, tainted } : one)),
       };
     },
 
     withdraw(bundle, slot) {
+      // Others may lead to the same root.
+      if (slot.upstream) return undefined;
       const rest = without(bundle, slot);
       return rest.length === bundle.x509Authorities.length ? undefined : { ...bundle, x509Authorities: rest };
     },
   };
 }
 
+/** As `x509Kind`, of authorities that an upstream one signs. @param lifetime milliseconds */
+export function upstreamX509Kind(
+  trustDomain: TrustDomain,
+  subject: CaSubject,
+  lifetime: number,
+  random: Random,
+  upstream: SteadyUpstream,
+): AuthorityKind<X509Signer> {
+  return {
+    ...x509Kind(trustDomain, subject, lifetime, random),
+    isRemote: true,
+    suits: (slot) => slot.upstream !== undefined,
+
+    async make(key) {
+      // The same subject whenever the same key asks.
+      const serial = hash('sha256', key.publicKey, 'buffer').subarray(0, 16);
+      const asked = { uri: trustDomainId(trustDomain), subject: caName(subject, serial) };
+      const csr = await writeCsr(key, asked, (info) => key.sign(info, 'der'));
+      const { path } = await upstream.mint(csr, key.publicKey, lifetime);
+      const { certificate, intermediates, root, rootId, notAfter } = path;
+      return {
+        id: authorityId(certificate),
+        notBefore: certificate.notBefore,
+        notAfter,
+        material: certificate.der.toString('base64'),
+        upstream: {
+          id: rootId,
+          root: root.der.toString('base64'),
+          chain: intermediates.map(({ der }) => der.toString('base64')),
+        },
+      };
+    },
+  };
+}
+
+/** The serial number in the subject makes the names of two authorities differ, so that no verifier tries the wrong one. */
+function caName({ country, organization, commonName }: CaSubject, serial: Buffer): Buffer {
+  return name([
+    ...country.map((value): [NameAttribute, string] => ['C', value]),
+    ...organization.map((value): [NameAttribute, string] => ['O', value]),
+    ...(commonName ? ([['CN', commonName]] as [NameAttribute, string][]) : []),
+    ['serialNumber', BigInt(`0x${serial.toString('hex')}`).toString()],
+  ]);
+}
+
 function signerOf(slot: Slot, key: Key): X509Signer {
   const certificate = parseCertificate(Buffer.from(slot.material, 'base64'));
-  return { authorityId: slot.id, certificate, issuer: prepareIssuer({ certificate }), key, chain: [] };
+  const intermediates = (slot.upstream?.chain ?? []).map((text) => Buffer.from(text, 'base64'));
+  const root = slot.upstream && Buffer.from(slot.upstream.root, 'base64');
+  return {
+    authorityId: slot.id,
+    certificate,
+    issuer: prepareIssuer({ certificate }),
+    key,
+    chain: slot.upstream ? [certificate.der, ...intermediates] : [],
+    notAfter: slot.notAfter,
+    room: roomBelow([certificate, ...[...intermediates, ...(root ? [root] : [])].map(parseCertificate)]),
+  };
+}
+
+/** What verifiers trust because of the slot: its root. */
+function anchorOf(slot: Slot): Buffer {
+  return Buffer.from(slot.upstream?.root ?? slot.material, 'base64');
 }
 
 function without(bundle: Bundle, slot: Slot): X509Authority[] {
   const der = Buffer.from(slot.material, 'base64');
   return bundle.x509Authorities.filter(({ certificate }) => !certificate.equals(der));
-}
-
-/** 127 random bits, positive (RFC 5280 §4.1.2.2). */
-export function newSerial(random: Random): Buffer {
-  const serial = random.bytes(16);
-  serial[0] = ((serial[0] as number) & 0x7f) | 0x40;
-  return serial;
 }

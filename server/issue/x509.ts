@@ -11,13 +11,14 @@ import {
   subjectKeyId,
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
+import { newSerial } from '../../src/crypto/serial.ts';
 import type { Place } from '../../src/crypto/workplace.ts';
 import { Fault } from '../../src/errors.ts';
 import { signAt } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import { type SpiffeId, type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import { svidValidity } from '../../src/spiffe/lifetime.ts';
-import { newSerial, type X509Signer } from '../authority/x509.ts';
+import type { X509Signer } from '../authority/x509.ts';
 import { isEmptyName, svidSubject, withCommonName, withOrganizationalUnit } from './subject.ts';
 
 export interface X509Profile {
@@ -82,6 +83,11 @@ export function issueDownstreamCa(
   now: number,
   random: Random,
 ): Promise<IssuedX509Svid> {
+  if (signer.room < 1) {
+    throw new Fault('state/refused', 'the path length above this server allows no authority below it', {
+      hint: 'Have the certificates above it made with a path length that is longer by one, or without one.',
+    });
+  }
   return issue(signer, now, random, 'here', {
     ttl: asked.ttl,
     spki: asked.spki,
@@ -102,7 +108,7 @@ async function issue(
   place: Place,
   parts: { ttl: number; spki: Buffer; subject: Buffer; extensions: readonly Buffer[] },
 ): Promise<IssuedX509Svid> {
-  const { notBefore, notAfter } = svidValidity(now, parts.ttl, signer.certificate.notAfter);
+  const { notBefore, notAfter } = svidValidity(now, parts.ttl, signer.notAfter);
   if (notAfter <= now) {
     throw new Fault('state/refused', 'the X.509 authority has expired', {
       hint: 'A new one is being made: try again.',

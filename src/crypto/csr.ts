@@ -7,6 +7,7 @@ import { createPublicKey, type KeyObject, sign } from 'node:crypto';
 import {
   describeSpki,
   type KeyShape,
+  type KeyType,
   keyTypeOf,
   keyTypes,
   publicKeyOf,
@@ -146,22 +147,39 @@ const defaultSubject = name([
   ['O', 'SPIRE'],
 ]);
 
-/**
- * Makes a request signed by `key`, of one of the key types we make.
- * @param asked the names wished for, and the subject (a DER Name) when it is not C=US, O=SPIRE
- */
-export function makeCsr(
-  key: KeyObject,
-  asked: { uri?: string; dnsNames?: readonly string[]; subject?: Buffer } = {},
-): Buffer {
+interface Asked {
+  readonly uri?: string;
+  readonly dnsNames?: readonly string[];
+  /** A DER Name; C=US, O=SPIRE when absent. */
+  readonly subject?: Buffer;
+}
+
+/** Makes a request signed by `key`, of one of the key types we make. @param asked the names wished for */
+export function makeCsr(key: KeyObject, asked: Asked = {}): Buffer {
   const facts = keyTypes[keyTypeOf(key)];
+  const info = requestInfo(createPublicKey(key).export({ format: 'der', type: 'spki' }), asked);
+  return sequence(info, facts.signatureAlgorithm, bitString(sign(facts.hash, info, key)));
+}
+
+/**
+ * Makes a request for a key that need not be at hand.
+ * @param sign gives the signature of the bytes, DER for ECDSA
+ */
+export async function writeCsr(
+  key: { readonly type: KeyType; readonly publicKey: Buffer },
+  asked: Asked,
+  sign: (info: Buffer) => Buffer | Promise<Buffer>,
+): Promise<Buffer> {
+  const info = requestInfo(key.publicKey, asked);
+  return sequence(info, keyTypes[key.type].signatureAlgorithm, bitString(await sign(info)));
+}
+
+function requestInfo(spki: Buffer, asked: Asked): Buffer {
   const uris = asked.uri === undefined ? [] : [asked.uri];
   const dnsNames = asked.dnsNames ?? [];
   const wishes =
     uris.length + dnsNames.length === 0
       ? []
       : [sequence(objectId(extensionRequest), set(sequence(subjectAltName({ uris, dnsNames, critical: false }))))];
-  const spki = createPublicKey(key).export({ format: 'der', type: 'spki' });
-  const info = sequence(integer(0), asked.subject ?? defaultSubject, spki, context(0, wishes));
-  return sequence(info, facts.signatureAlgorithm, bitString(sign(facts.hash, info, key)));
+  return sequence(integer(0), asked.subject ?? defaultSubject, spki, context(0, wishes));
 }

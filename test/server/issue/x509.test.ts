@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import { createPublicKey } from 'node:crypto';
 import { test } from 'node:test';
-import { newSerial, x509Kind } from '../../../server/authority/x509.ts';
+import { x509Kind } from '../../../server/authority/x509.ts';
 import { nameText } from '../../../server/issue/subject.ts';
 import { issueDownstreamCa, issueX509Svid } from '../../../server/issue/x509.ts';
 import { generateKey, type KeyType, keyTypes } from '../../../src/crypto/algorithms.ts';
 import { KeyUsage, parseCertificate } from '../../../src/crypto/certificate.ts';
 import { keyIdOf, name } from '../../../src/crypto/certificate-writer.ts';
+import { newSerial } from '../../../src/crypto/serial.ts';
 import { Fault } from '../../../src/errors.ts';
 import { memoryKeys } from '../../../src/keys/memory.ts';
 import { systemRandom } from '../../../src/run/random.ts';

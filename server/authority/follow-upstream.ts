@@ -1,0 +1,123 @@
+/**
+ * What an upstream authority holds, taken into the own bundle: new roots and keys are added, tainted ones marked, and
+ * tainted ones that it has no more are taken out. What signs below a tainted root is replaced at once.
+ */
+import { authorityId, parseCertificate } from '../../src/crypto/certificate.ts';
+import type { Log } from '../../src/log.ts';
+import type { Clock } from '../../src/run/clock.ts';
+import type { Bundle, JwtAuthority, X509Authority } from '../../src/spiffe/bundle.ts';
+import { bundlePruneAt } from '../../src/spiffe/lifetime.ts';
+import type { SteadyUpstream } from '../upstream/steady.ts';
+import type { UpstreamState } from '../upstream/upstream.ts';
+import type { Authority, AuthorityKind } from './authority.ts';
+import type { JwtSigner } from './jwt.ts';
+import type { OwnBundle } from './own-bundle.ts';
+import type { X509Signer } from './x509.ts';
+
+/** Takes over what the upstream holds now. Called every few seconds. */
+export async function followUpstream(
+  upstream: SteadyUpstream,
+  x509: Authority<X509Signer>,
+  bundle: OwnBundle,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): Promise<void> {
+  const state = await upstream.state();
+  if (state === undefined) return;
+  let gone: readonly X509Authority[] = [];
+  const after = await bundle.edit((before) => {
+    const merged = merge(before, state, clock.now());
+    gone = merged.gone;
+    return merged.bundle;
+  });
+  for (const { certificate } of gone) {
+    const id = rootIdOf(certificate);
+    log.warn({ upstreamAuthority: id }, 'root taken out of the bundle, as upstream');
+    await x509.forgetRoot(id);
+  }
+  const { active } = x509.state();
+  const above = active?.upstream;
+  if (above && after.x509Authorities.some((one) => one.tainted && rootIdOf(one.certificate) === above.id)) {
+    if (await x509.leaveRoot(above.id)) log.warn({ upstreamAuthority: above.id }, 'left a tainted upstream authority');
+  }
+}
+
+/** The kind of JWT authority whose keys are published to the whole trust domain through an upstream. */
+export function announcedJwt(
+  kind: AuthorityKind<JwtSigner>,
+  upstream: SteadyUpstream,
+  bundle: OwnBundle,
+  clock: Clock,
+): AuthorityKind<JwtSigner> {
+  return {
+    ...kind,
+    async announce(slot) {
+      const key = {
+        keyId: slot.id,
+        publicKey: Buffer.from(slot.material, 'base64'),
+        expiresAt: Math.floor(slot.notAfter / 1000),
+        tainted: false,
+      };
+      const all = await upstream.publish('jwt', key);
+      await bundle.edit((before) => {
+        const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now(), false);
+        return jwtAuthorities && { ...before, jwtAuthorities };
+      });
+    },
+  };
+}
+
+/** Pure. `bundle` is undefined when nothing changes; `gone` are the roots taken out. @param now milliseconds */
+export function merge(
+  before: Bundle,
+  state: UpstreamState,
+  now: number,
+): { bundle: Bundle | undefined; gone: readonly X509Authority[] } {
+  const { jwtAuthorities: jwt, witAuthorities: wit } = state;
+  // Only one that holds the whole bundle says by its silence that something is revoked.
+  const isWhole = jwt !== undefined;
+  const theirs = new Map(state.x509Authorities.map((one) => [key(one), one.tainted]));
+  const gone = before.x509Authorities.filter((one) => isWhole && one.tainted && !theirs.has(key(one)));
+  const kept = before.x509Authorities
+    .filter((one) => !gone.includes(one))
+    .map((one) => (theirs.get(key(one)) && !one.tainted ? { ...one, tainted: true } : one));
+  const ours = new Set(before.x509Authorities.map(key));
+  // What this server would remove again soon is not taken.
+  const isOfUse = ({ certificate }: X509Authority) => bundlePruneAt(parseCertificate(certificate).notAfter) > now;
+  const x509Authorities = [...kept, ...state.x509Authorities.filter((one) => !ours.has(key(one)) && isOfUse(one))];
+  const x509Changed =
+    x509Authorities.length !== before.x509Authorities.length ||
+    x509Authorities.some((one, index) => one !== before.x509Authorities[index]);
+  const jwtAuthorities = jwt && mergeKeys(before.jwtAuthorities, jwt, now, true);
+  const witAuthorities = wit && mergeKeys(before.witAuthorities, wit, now, true);
+  if (!x509Changed && !jwtAuthorities && !witAuthorities) return { bundle: undefined, gone };
+  return {
+    bundle: {
+      ...before,
+      x509Authorities,
+      ...(jwtAuthorities && { jwtAuthorities }),
+      ...(witAuthorities && { witAuthorities }),
+    },
+    gone,
+  };
+}
+
+/** Undefined when nothing changes. A tainted key that they have no more is dropped when they hold all. */
+function mergeKeys(
+  ours: readonly JwtAuthority[],
+  theirs: readonly JwtAuthority[],
+  now: number,
+  isWhole: boolean,
+): readonly JwtAuthority[] | undefined {
+  const byId = new Map(theirs.map((one) => [one.keyId, one]));
+  const held = new Set(ours.map(({ keyId }) => keyId));
+  const kept = ours
+    .filter(({ keyId, tainted }) => !isWhole || !tainted || byId.has(keyId))
+    .map((one) => (byId.get(one.keyId)?.tainted && !one.tainted ? { ...one, tainted: true } : one));
+  const isOfUse = ({ expiresAt }: JwtAuthority) => expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now;
+  const merged = [...kept, ...theirs.filter((one) => !held.has(one.keyId) && isOfUse(one))];
+  const isSame = merged.length === ours.length && merged.every((one, index) => one === ours[index]);
+  return isSame ? undefined : merged;
+}
+
+const key = ({ certificate }: X509Authority): string => certificate.toString('base64');
+const rootIdOf = (certificate: Buffer): string => authorityId(parseCertificate(certificate));

@@ -1,0 +1,23 @@
+/** From the options of the server to its upstream authority: one row for each. */
+import type { Clock } from '../../src/run/clock.ts';
+import type { Random } from '../../src/run/random.ts';
+import { diskUpstream } from './disk.ts';
+import type { UpstreamName, UpstreamOptions } from './options.ts';
+import type { Upstream } from './upstream.ts';
+
+export interface UpstreamPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+type Open = (options: UpstreamOptions, ports: UpstreamPorts) => Upstream | Promise<Upstream>;
+
+/** The rules of the options see to it that the section of the chosen one is there. */
+const upstreams: Readonly<Record<UpstreamName, Open>> = {
+  disk: ({ disk }, ports) => diskUpstream(disk!, ports),
+};
+
+/** Opens what `upstream.authority` names; undefined for `none`. Throws `config/invalid`. */
+export async function openUpstream(options: UpstreamOptions, ports: UpstreamPorts): Promise<Upstream | undefined> {
+  return options.authority === 'none' ? undefined : upstreams[options.authority](options, ports);
+}

@@ -1,0 +1,42 @@
+/** The options of upstream authorities. */
+import { choice, path } from '../../src/config/kinds.ts';
+import { type OptionsOf, optional, optionalSection, type Rule, required, section, setting } from '../../src/config.ts';
+
+const names = ['none', 'disk'] as const;
+export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
+
+export const upstreamSection = section(
+  'The authority above this server, which signs its X.509 authorities. See [upstream authorities](upstream.md).',
+  {
+    authority: setting(
+      choice(...names),
+      'none',
+      '`none`: this server signs its own roots. Otherwise which of the sections below it is.',
+    ),
+    disk: optionalSection('A certificate authority in files, read again at each signature.', {
+      certFile: required(path, 'The PEM file of its certificate, and of those between it and a root.'),
+      keyFile: required(path, 'The PEM file of its key.'),
+      bundleFile: optional(path, 'The PEM file of the roots. Needed when the certificate is no root itself.'),
+    }),
+  },
+);
+
+export type UpstreamOptions = OptionsOf<typeof upstreamSection.table>;
+
+const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk' };
+
+export const upstreamRules: readonly Rule<{ readonly upstream: UpstreamOptions }>[] = [
+  {
+    needs: ['upstream.authority'],
+    check({ upstream }, report) {
+      if (upstream.authority === 'none') return;
+      const needed = sections[upstream.authority];
+      if (!(needed in upstream)) {
+        report.fault(
+          'upstream.authority',
+          `is ${upstream.authority}, and nothing below upstream.${needed} says where that is`,
+        );
+      }
+    },
+  },
+];
