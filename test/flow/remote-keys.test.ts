@@ -15,7 +15,7 @@ async function under(t: TestContext) {
   const keysVaultTokenFile = join(dir, 'token');
   await writeFile(keysVaultTokenFile, 'the-token', { mode: 0o600 });
   const pair = await startPair(t, {
-    server: { keysStore: 'vault', keysVaultAddress: transit.address, keysVaultTokenFile },
+    server: { keysStore: 'vault', keysVaultAddress: transit.address, keysVaultTokenFile, healthListen: '127.0.0.1:0' },
   });
   t.after(async () => {
     await transit.close();
@@ -36,6 +36,11 @@ test('keys away or answering garbage fail what has to be signed, in a sentence, 
   await pair.admin.createEntry('/web');
   await token();
   await mint();
+  const health = async (what: string): Promise<string> => {
+    const { host, port } = pair.server.health!;
+    const response = await fetch(`http://${host}:${port}/${what}`);
+    return `${response.status} ${await response.text()}`;
+  };
   const answer = async (all: typeof transit.answer): Promise<void> => {
     transit.answer = all;
   };
@@ -58,12 +63,15 @@ test('keys away or answering garbage fail what has to be signed, in a sentence, 
     // Everything that needs no signature goes on: entries, bundles, what the workload holds.
     await pair.admin.call('spire.api.server.entry.v1.Entry', 'ListEntries', {});
     await pair.admin.call('spire.api.server.bundle.v1.Bundle', 'GetBundle', {});
+    assert.match(await health('live'), /^200 /);
+    assert.match(await health('ready'), /^503 .*the key store Vault /s);
     const asked = transit.calls.length;
     for (let turn = 0; turn < 5; turn++) await assert.rejects(mint(), { message: sentence });
     assert.equal(transit.calls.length, asked, 'while it is away a moment it is not asked again');
     await mend();
     await pair.clock.advance(10_000);
     await mint();
+    assert.match(await health('ready'), /^200 /);
   }
   const lines = pair.lines.filter((line) => line.includes('key store'));
   assert.equal(lines.filter((line) => line.includes('cannot be used')).length, wrong.length);
