@@ -35,6 +35,7 @@ import { makeCache } from './cache.ts';
 import type { AgentOptions } from './config.ts';
 import { connectServer, once } from './connect-server.ts';
 import { fetchHttps } from './fetch-https.ts';
+import { makeHoldings } from './holdings.ts';
 import { makeJwtCache } from './jwt-cache.ts';
 import { serverLink } from './link.ts';
 import { makeNode } from './node.ts';
@@ -137,6 +138,11 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       log,
       link,
       cache,
+      holdings: makeHoldings({
+        cache,
+        chain: () => node.current()?.chain ?? [],
+        usesKey: (keyId) => jwts.usesKey(keyId),
+      }),
       interval: options.syncInterval,
       onReturn: () => renewal.retry(),
     });

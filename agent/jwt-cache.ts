@@ -38,6 +38,8 @@ export interface JwtCache {
    * it may give no promise. Throws the server's refusal.
    */
   fetch(entry: AuthorizedEntry, audience: readonly string[]): JwtSvid | Promise<JwtSvid>;
+  /** Whether a token that this key signed is kept. */
+  usesKey(keyId: string): boolean;
   clear(): void;
 }
 
@@ -80,6 +82,9 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
     if (tainted.size > 0) for (const [key, { keyId }] of tokens.entries()) if (tainted.has(keyId)) tokens.delete(key);
   });
 
+  const isTainted = (id: string): boolean =>
+    cache.ownBundle.value.jwtAuthorities.some(({ keyId, tainted }) => tainted && keyId === id);
+
   const request = async (entry: AuthorizedEntry, audience: readonly string[]): Promise<Kept> => {
     const issued = await link.call((api) => api.newJwtSvid(entry.id, audience));
     const { header } = decodeJwt(issued.token);
@@ -114,7 +119,8 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
         // Fetched ahead is not asked for.
         const before = tokens.peek(key);
         if (before !== undefined) kept.askedAt = before.askedAt;
-        tokens.set(key, kept);
+        // One that was on its way while its key was tainted is the last of its kind: the next is asked for anew.
+        if (!isTainted(kept.keyId)) tokens.set(key, kept);
         return kept;
       })
       .catch((error: unknown) => {
@@ -175,6 +181,7 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       if (now < kept.renewAt || now < kept.retryAt) return kept;
       return freshOrKept(refresh(key, entry, audience), kept, clock);
     },
+    usesKey: (keyId) => [...tokens.values()].some((kept) => kept.keyId === keyId),
     clear: () => tokens.clear(),
   };
 }

@@ -108,6 +108,10 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
     forced = true;
     wake();
   });
+  const forceKept = (node: NodeRecord): void => {
+    // A taint that came while the agent was being stopped.
+    forced = chainsTo(node.chain, taintedAuthorities(ports.ownBundle.value, handledTaints));
+  };
 
   const current = (): NodeRecord | undefined =>
     state.value.kind === 'attested' || state.value.kind === 'renewing' ? state.value.node : undefined;
@@ -201,7 +205,10 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
     state,
     current,
     async start(signal, mayWait) {
-      if (kept !== undefined && kept.notAfter - clock.now() >= leastValidity) return adopt(kept);
+      if (kept !== undefined && kept.notAfter - clock.now() >= leastValidity) {
+        adopt(kept);
+        return forceKept(kept);
+      }
       if (kept !== undefined)
         log.warn({ id: kept.id, expired: new Date(kept.notAfter).toISOString() }, 'agent SVID has expired');
       const deadline = clock.now() + patience;

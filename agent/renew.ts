@@ -8,6 +8,7 @@ import type { Log } from '../src/log.ts';
 import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
+import type { Bundle } from '../src/spiffe/bundle.ts';
 import { type AuthorizedEntry, sameRevision } from './authorized.ts';
 import type { Cache } from './cache.ts';
 import type { ServerLink } from './link.ts';
@@ -69,13 +70,16 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   };
   cache.onWant(kick);
   link.onRenewed(kick);
-  cache.ownBundle.onChange((bundle) => {
+  const onBundle = (bundle: Bundle): void => {
     const fresh = taintedAuthorities(bundle, handledTaints);
     if (fresh.size === 0) return;
     for (const { entryId, chain } of cache.svids.values()) if (chainsTo(chain, fresh)) forced.add(entryId);
     log.info({ count: forced.size }, 'authority tainted, SVIDs replaced');
     kick();
-  });
+  };
+  cache.ownBundle.onChange(onBundle);
+  // A taint that came while the agent was being stopped: what was kept on disk may hang on it.
+  onBundle(cache.ownBundle.value);
 
   const replaceRevoked = (revoked: Revocations): void => {
     let count = 0;

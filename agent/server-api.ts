@@ -10,6 +10,7 @@ import type { WireBundle } from '../src/wire/bundle.ts';
 import { type WireEntry, wholeNumber } from '../src/wire/entry.ts';
 import { idFromWire } from '../src/wire/id.ts';
 import { entryMask, readBundle } from './authorized.ts';
+import type { AgentHoldings, HeldAuthority } from './holdings.ts';
 import type { WireDeniedToken } from './revocations.ts';
 
 const agentService = 'spire.api.server.agent.v1.Agent';
@@ -70,6 +71,8 @@ export interface WatchUpdate {
 export interface WatchStream {
   readonly updates: AsyncIterable<WatchUpdate>;
   applied(position: bigint): void;
+  /** Names what the agent holds of its trust domain's authorities. */
+  holds(holdings: AgentHoldings): void;
   /** Asks whether everything was sent that was committed before; the answer comes with a group (rising ids above 0). */
   ask(id: number): void;
 }
@@ -189,9 +192,19 @@ export function serverApi(channel: Channel): ServerApi {
       return {
         updates: watchUpdates(stream.responses as AsyncIterable<any>),
         applied: (position) => post(stream, { applied: { position: position.toString() } }),
+        holds: (holdings) => post(stream, { holdings: holdingsToWire(holdings) }),
         ask: (id) => post(stream, { ask: { id } }),
       };
     },
+  };
+}
+
+function holdingsToWire({ bundleSequence, x509, jwt }: AgentHoldings): object {
+  const held = ({ id, tainted, inUse }: HeldAuthority): object => ({ authority_id: id, tainted, in_use: inUse });
+  return {
+    bundle_sequence: bundleSequence.toString(),
+    x509_authorities: x509.map(held),
+    jwt_authorities: jwt.map(held),
   };
 }
 

@@ -11,6 +11,7 @@ import type { Random } from '../src/run/random.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
 import { type AuthorizedEntry, caps, readEntries, sameRevision, tooMany } from './authorized.ts';
 import type { Cache, WorldChange } from './cache.ts';
+import type { AgentHoldings } from './holdings.ts';
 import type { ServerLink } from './link.ts';
 import type { EntryRevision, ServerApi } from './server-api.ts';
 import { type Asking, watchOnce } from './watch.ts';
@@ -39,6 +40,8 @@ export interface SyncPorts {
   readonly log: Log;
   readonly link: ServerLink;
   readonly cache: Cache;
+  /** What the agent holds, for the server to count. */
+  readonly holdings: () => AgentHoldings;
   /** Milliseconds between polls. */
   readonly interval: number;
   /** Told when the server can be reached again. */
@@ -218,7 +221,18 @@ export function makeSync(ports: SyncPorts): Sync {
         try {
           mode = 'push';
           poked = false;
-          await watchOnce({ clock, random, log, link, cache, apply, upToDate, onStream, signal });
+          await watchOnce({
+            clock,
+            random,
+            log,
+            link,
+            cache,
+            holdings: ports.holdings,
+            apply,
+            upToDate,
+            onStream,
+            signal,
+          });
         } catch (error) {
           signal.throwIfAborted();
           if (error instanceof Fault && error.status === Status.UNIMPLEMENTED) {

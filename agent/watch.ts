@@ -10,6 +10,7 @@ import type { Random } from '../src/run/random.ts';
 import { parseTrustDomain } from '../src/spiffe/id.ts';
 import { caps, readBundle, readEntries, tooMany } from './authorized.ts';
 import type { Cache, WorldChange } from './cache.ts';
+import type { AgentHoldings } from './holdings.ts';
 import type { ServerLink } from './link.ts';
 import { readRevocations, type WireDeniedToken } from './revocations.ts';
 import type { WatchStream, WatchUpdate } from './server-api.ts';
@@ -21,6 +22,7 @@ export interface WatchPorts {
   readonly log: Log;
   readonly link: ServerLink;
   readonly cache: Cache;
+  readonly holdings: () => AgentHoldings;
   /** Takes a complete group. */
   apply(change: WorldChange): void;
   /** The agent is known to be up to date, though nothing changed. */
@@ -49,6 +51,7 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
   const unlisten = link.onRenewed(() => stop.abort(moved));
   const signal = AbortSignal.any([ports.signal, stop.signal]);
   const questions = openQuestions();
+  let silent = (): void => {};
   const check = checkPosition(ports, signal, (fault) => stop.abort(fault));
   try {
     await link.call(async (api) => {
@@ -56,12 +59,15 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
       const stream = api.watch(from, signal);
       ports.onStream({ ask: () => questions.ask(stream) });
       let group: Group | undefined;
+      let isTelling = false;
       for await (const update of stream.updates) {
         group = gather(group, update, ports);
         if (!update.complete) continue;
         ports.apply(finish(group, update));
         group = undefined;
         stream.applied(update.position);
+        if (!isTelling) silent = tellHoldings(ports, stream);
+        isTelling = true;
         questions.answered(update.answer);
       }
       throw new Fault('peer/unavailable', 'the server ended the stream of changes');
@@ -74,11 +80,32 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
     throw error;
   } finally {
     unlisten();
+    silent();
     ports.onStream(undefined);
     questions.answered(Number.POSITIVE_INFINITY);
     stop.abort(moved);
     await check;
   }
+}
+
+/** Says what the agent holds, and says it again whenever that has changed; the returned function ends it. */
+function tellHoldings({ cache, holdings }: WatchPorts, stream: WatchStream): () => void {
+  let said = '';
+  let isDue = false;
+  const tell = (): void => {
+    isDue = false;
+    const now = holdings();
+    const text = JSON.stringify([now.x509, now.jwt]);
+    if (text === said) return;
+    said = text;
+    stream.holds(now);
+  };
+  tell();
+  // Not before whoever else hears of this change has done what it asks for.
+  return cache.changes.onChange(() => {
+    if (!isDue) queueMicrotask(tell);
+    isDue = true;
+  });
 }
 
 function openQuestions() {

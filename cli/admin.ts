@@ -13,6 +13,7 @@ const services = {
   logger: 'spire.api.server.logger.v1.Logger',
   debug: 'spire.api.server.debug.v1.Debug',
   authority: 'spire.api.server.localauthority.v1.LocalAuthority',
+  rotation: 'mutual.server.v1.Rotation',
 } as const;
 
 export interface Admin {

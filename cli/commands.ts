@@ -181,6 +181,11 @@ export const commands: readonly Listed[] = [
     'List what is revoked and has not expired',
     async () => (await import('./svid-revoked.ts')).svidRevoked,
   ),
+  listed(
+    'authority rotate',
+    'Replace the signing authorities of all servers, and prove that it reached everyone',
+    async () => (await import('./authority-rotate.ts')).authorityRotate,
+  ),
   listed('logger get', 'Show the log level', async () => (await import('./logger.ts')).loggerGet),
   listed('logger set', 'Set the log level until the next start', async () => (await import('./logger.ts')).loggerSet),
   listed(

@@ -13,7 +13,7 @@ import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } 
 import { announcedJwt, followUpstream } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
-import { upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
+import { crossSigned, upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
 import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
 import type { Store } from './store/store.ts';
@@ -79,6 +79,18 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
 
   let renewal = 0;
   let signedBy = '';
+  /**
+   * The active authority's certificate as the old one signs it, for the server's own chain: an agent that was away while
+   * authorities changed trusts only the old one, and has to reach its server to learn of the new one.
+   */
+  async function bridgeFromOld(signer: X509Signer): Promise<readonly Buffer[]> {
+    // Under an upstream authority agents trust what stands above, and that has not changed.
+    if (signer.chain.length > 0) return [];
+    const { old } = x509.state();
+    const key = old && (await ports.keys.get(old.keyId));
+    if (!old || !key || old.notAfter <= clock.now()) return [];
+    return [await crossSigned(signer, old, key, random)];
+  }
   async function makeServerSvid(): Promise<ServerSvid> {
     const { privateKey, publicKey } = await generateKeyAside('ec-p256');
     const signer = x509.signer.value;
@@ -90,9 +102,10 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
       dnsNames: [],
     };
     const svid = await issueX509Svid(signer, profile, clock.now(), random);
+    const bridge = await bridgeFromOld(signer);
     renewal = serverRenewAt(svid);
     signedBy = signer.authorityId;
-    return { id, chain: svid.chain, key: privateKey, notAfter: svid.notAfter };
+    return { id, chain: [...svid.chain, ...bridge], key: privateKey, notAfter: svid.notAfter };
   }
   const serverSvid = live(await makeServerSvid());
 

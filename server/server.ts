@@ -34,6 +34,7 @@ import { rateLimiter } from './api/limits.ts';
 import { localAuthorityService } from './api/local-authority.ts';
 import { loggerService } from './api/logger.ts';
 import { revocationService } from './api/revocation.ts';
+import { rotationService } from './api/rotation.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
@@ -47,6 +48,8 @@ import { serveCrls } from './publish/crls.ts';
 import { revocationLists } from './revocation/lists.ts';
 import { issuanceRecorder } from './revocation/recorder.ts';
 import { revoker } from './revocation/revoke.ts';
+import { conduct } from './rotation/conduct.ts';
+import { holdings } from './rotation/holdings.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
 import { openUpstream } from './upstream/open.ts';
@@ -165,6 +168,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       authorities,
       recorder,
       withdrawing: options.revocation.withdrawn ? revoking.withdrawing : (_, act) => act(),
+      holdings: holdings(clock),
       limit: rateLimiter(options.rateLimits, clock, recheck),
       rightsOf: (call) => rights.get(call) as Rights,
       recheck,
@@ -181,6 +185,12 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
         .refresh(authorities.x509.state)
         .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
     });
+    const rotating = conduct({
+      ...{ store, world, authorities, trustDomain, clock, random, log },
+      holdings: context.holdings,
+      refreshHint: options.refreshHint,
+      jwtLifetime: options.defaultJwtSvidTtl,
+    });
     const shared = [
       await agentService(context),
       bundleService(context),
@@ -189,6 +199,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       trustDomainService(context),
       localAuthorityService(context),
       revocationService(context, { revoker: revoking, lists, watchers: watching }),
+      rotationService(rotating),
     ];
     const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
     const agentOnly = [syncService(context, watching, store.log.id)];
@@ -268,6 +279,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
           .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
       }
     });
+    running.run('rotation', (signal) => rotating.run(signal));
     running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));
 
     const address = { host: options.listen.host, port: tls.port };

@@ -4,6 +4,7 @@
  */
 import { makeCache } from '../../agent/cache.ts';
 import { connectServer } from '../../agent/connect-server.ts';
+import { makeHoldings } from '../../agent/holdings.ts';
 import { serverLink } from '../../agent/link.ts';
 import { makeNode } from '../../agent/node.ts';
 import { makeRenewal } from '../../agent/renew.ts';
@@ -73,7 +74,17 @@ export async function simulateAgent(options: SimulatedAgentOptions): Promise<Sim
   const link = serverLink(clock, (node) =>
     connectServer({ server, trustDomain, tls: { requirePostQuantum: false } }, clock, roots, node),
   );
-  const sync = makeSync({ clock, random, log, link, cache, interval: 5_000, onReturn: () => renewal.retry() });
+  const holdings = makeHoldings({ cache, chain: () => node.current()?.chain ?? [], usesKey: () => false });
+  const sync = makeSync({
+    clock,
+    random,
+    log,
+    link,
+    cache,
+    holdings,
+    interval: 5_000,
+    onReturn: () => renewal.retry(),
+  });
   const renewal = makeRenewal({ clock, random, log, link, cache, keyType: 'ec-p256', availabilityTarget: undefined });
   const method =
     'joinToken' in from

@@ -93,6 +93,11 @@ export const access: Readonly<Record<string, readonly Who[]>> = {
   }),
   ...service('spire.api.server.debug.v1.Debug', { GetInfo: ['local'] }),
   ...service('grpc.health.v1.Health', { Check: ['local'], Watch: ['local'], List: ['local'] }),
+  ...service('mutual.server.v1.Rotation', {
+    StartRotation: operators,
+    AdvanceRotation: operators,
+    GetRotation: operators,
+  }),
   ...service('mutual.server.v1.Sync', { Watch: ['agent'], Position: ['agent'] }),
   ...service('mutual.server.v1.Revocation', { Revoke: operators, Coverage: operators, List: operators }),
 };

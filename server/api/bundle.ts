@@ -1,6 +1,6 @@
 /** spire.api.server.bundle.v1.Bundle: the own bundle for everybody, foreign bundles for operators and agents. */
 import { Fault, quote } from '../../src/errors.ts';
-import type { Service } from '../../src/rpc/serve.ts';
+import type { Call, Service } from '../../src/rpc/serve.ts';
 import type { Bundle, JwtAuthority, X509Authority } from '../../src/spiffe/bundle.ts';
 import { parseTrustDomainOrId, type TrustDomain } from '../../src/spiffe/id.ts';
 import {
@@ -25,7 +25,9 @@ type DeleteMode = keyof typeof modes;
 /** The own bundle goes to every agent and verifier: authorities of each kind, so that it stays a small message. */
 const mostAuthorities = 500;
 
-export function bundleService({ trustDomain, store, world, authorities, limit, log }: Context): Service {
+export function bundleService(context: Context): Service {
+  const { trustDomain, store, world, authorities, limit, log } = context;
+
   function own(): Bundle {
     const bundle = world.bundles.get(trustDomain);
     if (!bundle) throw new Fault('thing/missing', 'bundle not found');
@@ -63,7 +65,14 @@ export function bundleService({ trustDomain, store, world, authorities, limit, l
   const methods = {
     CountBundles: () => ({ count: world.bundles.size }),
 
-    GetBundle: ({ output_mask }: { output_mask: BundleMask | null }) => bundleToWire(own(), output_mask),
+    GetBundle({ output_mask }: { output_mask: BundleMask | null }, { caller }: Call) {
+      const bundle = own();
+      const svid = caller.kind === 'tls' ? caller.svid : undefined;
+      // An agent that polls shows by this what it holds, and by whom its own SVID was signed.
+      if (svid && world.nodes.get(svid.id)?.serial === svid.leaf.serial.toString())
+        context.holdings.fetched(svid.id, bundle, svid.leaf.authorityKeyId?.toString('hex'));
+      return bundleToWire(bundle, output_mask);
+    },
 
     async AppendBundle(request: {
       x509_authorities: WireX509Authority[];

@@ -9,6 +9,7 @@ import type { ServerOptions } from '../config.ts';
 import type { FollowedWorld } from '../entries/world.ts';
 import type { Recorder } from '../revocation/recorder.ts';
 import type { Target } from '../revocation/revoke.ts';
+import type { Holdings } from '../rotation/holdings.ts';
 import type { Store } from '../store/store.ts';
 import type { Rights } from './access.ts';
 import type { Limiter } from './limits.ts';
@@ -23,6 +24,8 @@ export interface Context {
   readonly recorder: Recorder;
   /** Does what shuts an agent or an entry out, and revokes what was issued for it where the operator wants that. */
   withdrawing<T>(targets: readonly Target[], act: () => Promise<T>): Promise<T>;
+  /** What each agent has said that it holds. */
+  readonly holdings: Holdings;
   readonly limit: Limiter;
   /** The rights the access check found for this call. */
   rightsOf(call: Call): Rights;

@@ -10,6 +10,7 @@ import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { authorizedEntries, federatedDomains, mayHold, rootsOf } from '../entries/authorized.ts';
 import { changesSince, type Since } from '../entries/since.ts';
 import type { Watcher, Watchers } from '../entries/watchers.ts';
+import type { WireHoldings } from '../rotation/holdings.ts';
 import type { StoredEntry, StoredNode } from '../store/store.ts';
 import { agentRevoked } from './access.ts';
 import type { Context } from './context.ts';
@@ -20,6 +21,7 @@ interface WatchRequest {
   start?: { position: string; log_id: string } | null;
   applied?: { position: string } | null;
   ask?: { id: string } | null;
+  holdings?: WireHoldings | null;
 }
 
 /** A resume further behind than this is cheaper as a snapshot. */
@@ -30,7 +32,7 @@ const snapshotTurn = 5_000;
 
 /** @param logId names the database's log: positions of another one mean nothing here */
 export function syncService(context: Context, watchers: Watchers, logId: string): Service {
-  const { trustDomain, store, world, clock, rightsOf, recheck, log } = context;
+  const { trustDomain, store, world, clock, rightsOf, recheck, log, holdings } = context;
 
   const since = changesSince(world, store.log, mostChanges);
   const snapshots = gate(clock, snapshotsAtOnce, snapshotTurn);
@@ -114,6 +116,7 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       },
     };
     const unwatch = watchers.add(watcher);
+    const closed = holdings.opened(node.id);
     // It may have changed between the check and the watch.
     const known = world.nodes.get(node.id);
     if (known && known !== node) watcher.nodeChanged();
@@ -124,7 +127,8 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     call.signal.addEventListener('abort', onGone, { once: true });
     void (async () => {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-        const { applied: reached, ask } = next.value;
+        const { applied: reached, ask, holdings: held } = next.value;
+        if (held) holdings.told(node.id, held);
         if (reached) {
           applied = Number(reached.position);
           log.trace({ agent: node.id, position: applied }, 'agent applied');
@@ -156,6 +160,7 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     } finally {
       ended = true;
       unwatch();
+      closed();
       cancelExpiry();
       call.signal.removeEventListener('abort', onGone);
     }

@@ -57,6 +57,8 @@ export interface AuthorityPorts {
 }
 
 export interface Authority<Signer> {
+  /** The name of its journal, `KIND@SERVER`. */
+  readonly document: string;
   /** The signer to use right now. */
   readonly signer: Live<Signer>;
   state(): Slots;
@@ -246,6 +248,7 @@ export async function startAuthority<Signer>(
   }
 
   return {
+    document,
     signer: writer as Live<Signer>,
     state: () => slots,
     prepare: () => inTurn(makePrepared),

@@ -177,6 +177,28 @@ function anchorOf(slot: Slot): Buffer {
   return Buffer.from(slot.upstream?.root ?? slot.material, 'base64');
 }
 
+/** The certificate of an authority, signed by another one that a verifier may trust instead; it ends with either. */
+export async function crossSigned({ certificate }: X509Signer, by: Slot, key: Key, random: Random): Promise<Buffer> {
+  const issuer = prepareIssuer({ certificate: parseCertificate(Buffer.from(by.material, 'base64')) });
+  const parts = {
+    serial: newSerial(random),
+    issuer: issuer.name,
+    notBefore: certificate.notBefore,
+    notAfter: Math.min(certificate.notAfter, by.notAfter),
+    subject: certificate.subject,
+    spki: certificate.spki,
+    extensions: [
+      keyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign),
+      basicConstraints({ ca: true }),
+      subjectKeyId(certificate.spki),
+      issuer.authorityKeyId,
+      subjectAltName({ uris: certificate.uris }),
+    ],
+    algorithm: issuer.algorithm,
+  };
+  return writeCertificate(parts, (tbs) => key.sign(tbs, 'der'));
+}
+
 function without(bundle: Bundle, slot: Slot): X509Authority[] {
   const der = Buffer.from(slot.material, 'base64');
   return bundle.x509Authorities.filter(({ certificate }) => !certificate.equals(der));

@@ -5,6 +5,9 @@ import type { Transaction } from './transaction.ts';
 const byName = statement<{ name: string }, { version: number; text: string }>((db, slot) =>
   db.selectFrom('journal').select(['version', 'text']).where('name', '=', slot('name')),
 );
+const below = statement<{ pattern: string }, { name: string; version: number; text: string }>((db, slot) =>
+  db.selectFrom('journal').select(['name', 'version', 'text']).where('name', 'like', slot('pattern')).orderBy('name'),
+);
 const replace = statement<{ name: string; text: string; version: number }, unknown>((db, slot) =>
   db
     .updateTable('journal')
@@ -19,6 +22,18 @@ export async function getDocument(
 ): Promise<{ version: number; text: string } | undefined> {
   const row = (await session.all(byName, { name }))[0];
   return row && { version: row.version, text: row.text };
+}
+
+/** See `Journal.list`. */
+export async function listDocuments(
+  session: Session,
+  prefix: string,
+): Promise<{ name: string; version: number; text: string }[]> {
+  return (await session.all(below, { pattern: `${prefix}%` })).map(({ name, version, text }) => ({
+    name,
+    version,
+    text,
+  }));
 }
 
 /** See `Journal.put`. */

@@ -7,7 +7,7 @@ import { getBundle, listBundles, putBundle } from './bundles.ts';
 import { claim, ping } from './claim.ts';
 import { createEntries, deleteEntries, getEntry, pruneEntries, scanEntries, updateEntries } from './entries.ts';
 import { createFederation, deleteFederation, getFederation, listFederation, updateFederation } from './federation.ts';
-import { getDocument, putDocument } from './journal.ts';
+import { getDocument, listDocuments, putDocument } from './journal.ts';
 import { pruneChanges, readChanges, readHead, renewLog } from './log.ts';
 import {
   activateNode,
@@ -72,6 +72,7 @@ export const reads = {
   getFederation,
   listFederation,
   getDocument,
+  listDocuments,
   readChanges,
   readHead,
   findIssued,

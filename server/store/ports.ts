@@ -42,6 +42,7 @@ export function portsOver(ask: Ask): Omit<Store, 'log' | 'schema' | 'close'> {
     },
     journal: {
       get: (name) => ask('getDocument', name),
+      list: (prefix) => ask('listDocuments', prefix),
       put: (name, text, expect) => ask('putDocument', name, text, expect),
     },
     revocations: {

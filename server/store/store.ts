@@ -174,6 +174,8 @@ export interface Federation {
 /** Small named documents with compare-and-swap: what authorities there are and were. */
 export interface Journal {
   get(name: string): Promise<{ readonly version: number; readonly text: string } | undefined>;
+  /** The documents whose names begin with `prefix`: letters, digits and `@`. */
+  list(prefix: string): Promise<readonly { readonly name: string; readonly version: number; readonly text: string }[]>;
   /** Writes if the stored version is `expect` (0: no document yet). False when another writer came first. */
   put(name: string, text: string, expect: number): Promise<boolean>;
 }

@@ -25,7 +25,11 @@ export const packageFiles: Readonly<Record<string, readonly string[]>> = {
   'google.rpc': ['google/rpc/error_details.proto', 'google/rpc/status.proto'],
   'grpc.health.v1': ['grpc/health/v1/health.proto'],
   'mutual.agent.v1': ['mutual/agent/v1/explain.proto', 'mutual/agent/v1/status.proto'],
-  'mutual.server.v1': ['mutual/server/v1/sync.proto', 'mutual/server/v1/revocation.proto'],
+  'mutual.server.v1': [
+    'mutual/server/v1/revocation.proto',
+    'mutual/server/v1/rotation.proto',
+    'mutual/server/v1/sync.proto',
+  ],
   'spire.agent.debug.v1': ['spire/api/agent/debug/v1/debug.proto'],
   'spire.api.agent.delegatedidentity.v1': ['spire/api/agent/delegatedidentity/v1/delegatedidentity.proto'],
   'spire.api.agent.logger.v1': ['spire/api/agent/logger/v1/logger.proto'],

@@ -551,6 +551,12 @@ export function storeSuite(name: string, subject: StoreSubject): void {
       assert.deepEqual(await store.journal.get('x509'), { version: 2, text: 'two' });
       const won = await Promise.all(Array.from({ length: 20 }, (_, i) => store.journal.put('x509', `n${i}`, 2)));
       assert.equal(won.filter(Boolean).length, 1);
+      await store.journal.put('x509@b', 'b', 0);
+      await store.journal.put('x509@a', 'a', 0);
+      assert.deepEqual(await store.journal.list('x509@'), [
+        { name: 'x509@a', version: 1, text: 'a' },
+        { name: 'x509@b', version: 1, text: 'b' },
+      ]);
     });
 
     test('a database belongs to the trust domain that claimed it first', async (store) => {

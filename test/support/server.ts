@@ -36,6 +36,7 @@ export const api = {
   health: 'grpc.health.v1.Health',
   localAuthority: 'spire.api.server.localauthority.v1.LocalAuthority',
   logger: 'spire.api.server.logger.v1.Logger',
+  rotation: 'mutual.server.v1.Rotation',
   svid: 'spire.api.server.svid.v1.SVID',
   revocation: 'mutual.server.v1.Revocation',
   sync: 'mutual.server.v1.Sync',

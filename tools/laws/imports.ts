@@ -35,6 +35,7 @@ export const arrows: Readonly<Record<string, readonly string[]>> = {
   'server/attest/': ['src/', 'server/store/'],
   'server/entries/': ['src/', 'server/store/'],
   'server/revocation/': ['src/', 'server/store/', 'server/authority/', 'server/entries/'],
+  'server/rotation/': ['src/', 'server/store/', 'server/authority/', 'server/entries/'],
   'server/publish/': ['src/', 'server/authority/', 'server/store/'],
   'server/authorities.ts': ['src/', 'server/store/', 'server/authority/', 'server/issue/', 'server/upstream/'],
   'server/api/': [
@@ -46,6 +47,7 @@ export const arrows: Readonly<Record<string, readonly string[]>> = {
     'server/attest/',
     'server/entries/',
     'server/revocation/',
+    'server/rotation/',
   ],
   'server/': ['src/', 'server/'],
   'agent/config.ts': ['src/'],

@@ -5,6 +5,7 @@
 
 import { requireHeader, type WorkloadApiPorts, workloadApi } from '../../../agent/api/workload.ts';
 import { makeCache } from '../../../agent/cache.ts';
+import { makeHoldings } from '../../../agent/holdings.ts';
 import { makeJwtCache } from '../../../agent/jwt-cache.ts';
 import { serverLink } from '../../../agent/link.ts';
 import { makeRenewal } from '../../../agent/renew.ts';
@@ -54,6 +55,7 @@ export async function agentRig(options: RigOptions = {}) {
     svids: options.svids ?? [],
   });
   const sync = makeSync({
+    holdings: makeHoldings({ cache, chain: () => [], usesKey: () => false }),
     clock,
     random,
     log: silentLog,

@@ -98,6 +98,7 @@ const table: Record<string, Record<string, string>> = {
   logger: { GetLogger: 'local', SetLogLevel: 'local', ResetLogLevel: 'local' },
   debug: { GetInfo: 'local' },
   health: { Check: 'local', Watch: 'local', List: 'local' },
+  rotation: { StartRotation: 'LA', AdvanceRotation: 'LA', GetRotation: 'LA' },
   sync: { Watch: 'G', Position: 'G' },
   revocation: { Revoke: 'LA', Coverage: 'LA', List: 'LA' },
 };

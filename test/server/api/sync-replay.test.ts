@@ -10,6 +10,7 @@ import { syncService } from '../../../server/api/sync.ts';
 import { authorizedEntries, federatedDomains } from '../../../server/entries/authorized.ts';
 import { watchers } from '../../../server/entries/watchers.ts';
 import { followWorld } from '../../../server/entries/world.ts';
+import { holdings } from '../../../server/rotation/holdings.ts';
 import { openStore } from '../../../server/store/open.ts';
 import type { StoredNode } from '../../../server/store/store.ts';
 import { asFault } from '../../../src/errors.ts';
@@ -87,6 +88,7 @@ const context = {
   store,
   world,
   clock,
+  holdings: holdings(clock),
   log: silentLog,
   rightsOf,
   recheck: async (call: object) => rightsOf(call),

@@ -54,6 +54,7 @@ function failing() {
     },
     journal: {
       get: store.journal.get,
+      list: store.journal.list,
       put: (...args) => step(() => store.journal.put(...args)),
     } satisfies Journal,
     bundles: { ...store.bundles, put: (...args) => step(() => store.bundles.put(...args)) } satisfies Bundles,

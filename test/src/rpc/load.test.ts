@@ -7,6 +7,7 @@ import { loadService, messageCodec, packageFiles, printDescriptor, protoDirector
 const services: Record<string, number> = {
   SpiffeWorkloadAPI: 7,
   'grpc.health.v1.Health': 3,
+  'mutual.server.v1.Rotation': 3,
   'mutual.server.v1.Sync': 2,
   'spire.agent.debug.v1.Debug': 1,
   'spire.api.agent.logger.v1.Logger': 3,

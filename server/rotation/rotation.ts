@@ -1,0 +1,118 @@
+/**
+ * One change of signing authorities over all servers of the trust domain, as a document in the store and pure steps over
+ * it. The document holds what is wanted (which authority goes, which comes, which step it is); what has been done is read
+ * from the authorities' own journals, so that no crash can leave the two apart.
+ */
+import { Fault, quote } from '../../src/errors.ts';
+import type { Slots } from '../authority/slots.ts';
+
+export const steps = ['prepare', 'activate', 'taint', 'revoke', 'done'] as const;
+export type Step = (typeof steps)[number];
+export const authorityKinds = ['x509', 'jwt'] as const;
+export type Kind = (typeof authorityKinds)[number];
+export type Mode = 'planned' | 'emergency';
+
+export interface Rotation {
+  readonly id: string;
+  readonly mode: Mode;
+  /** Milliseconds. */
+  readonly startedAt: number;
+  readonly step: Step;
+  /** When the step began, milliseconds. */
+  readonly stepAt: number;
+  /** When the new authorities began to sign; 0 before. */
+  readonly activatedAt: number;
+  /** By the name of the authority's journal, `KIND@SERVER`. */
+  readonly parts: Readonly<Record<string, Part>>;
+  readonly forced: readonly Step[];
+}
+
+/** One authority that is replaced. */
+export interface Part {
+  /** The authority that goes. */
+  readonly from: string;
+  /** The one that comes, once it is prepared. */
+  readonly next?: string;
+  /** Its server did not follow, and an operator went on without it. */
+  readonly leftOut?: true;
+}
+
+export const kindOf = (document: string): Kind => document.slice(0, document.indexOf('@')) as Kind;
+export const holderOf = (document: string): string => document.slice(document.indexOf('@') + 1);
+
+/** Begins: every authority that signs now is to go. Throws `state/refused` when there is none. */
+export function begin(id: string, mode: Mode, active: Readonly<Record<string, string>>, now: number): Rotation {
+  const parts = Object.fromEntries(Object.entries(active).map(([document, from]) => [document, { from }]));
+  if (Object.keys(parts).length === 0) throw new Fault('state/refused', 'there is no authority to rotate');
+  return { id, mode, startedAt: now, step: 'prepare', stepAt: now, activatedAt: 0, parts, forced: [] };
+}
+
+/** How many steps an authority's own journal shows as done: 0 none, 1 prepared, 2 activated, 3 tainted, 4 revoked. */
+export function stepsDone({ from, next }: Part, slots: Slots | undefined): number {
+  if (next === undefined) return 0;
+  if (slots?.prepared?.id === next) return 1;
+  const { active, old } = slots ?? {};
+  if (old?.id === from) return old.tainted ? 3 : 2;
+  // It signs, or has signed and gone on since: the one before it is in no slot any more.
+  return active?.id === next || old?.id === next ? 4 : 0;
+}
+
+/** Whether an authority has done what the step asks. */
+export function hasDone(step: Step, part: Part, slots: Slots | undefined): boolean {
+  return part.leftOut === true || stepsDone(part, slots) > Math.min(steps.indexOf(step), 3);
+}
+
+/** The authority that comes is known. Should it have been lost later on, the rotation goes back to that step. */
+export function withNext(rotation: Rotation, document: string, next: string, now: number): Rotation {
+  const part = rotation.parts[document];
+  if (!part) return rotation;
+  const back = rotation.step === 'prepare' ? {} : ({ step: 'prepare', stepAt: now } as const);
+  return { ...rotation, ...back, parts: { ...rotation.parts, [document]: { ...part, next } } };
+}
+
+/** The step after this one. Authorities in `leftOut` are gone on without. */
+export function advanced(rotation: Rotation, now: number, forced: boolean, leftOut: readonly string[]): Rotation {
+  const step = steps[steps.indexOf(rotation.step) + 1] ?? 'done';
+  const parts = Object.fromEntries(
+    Object.entries(rotation.parts).map(([document, part]) => [
+      document,
+      leftOut.includes(document) ? { ...part, leftOut: true as const } : part,
+    ]),
+  );
+  return {
+    ...rotation,
+    step,
+    stepAt: now,
+    activatedAt: step === 'taint' ? now : rotation.activatedAt,
+    parts,
+    forced: forced ? [...rotation.forced, step] : rotation.forced,
+  };
+}
+
+/** Names what agents are measured by: it is another one when other authorities come. */
+export function goalOf(rotation: Rotation): string {
+  return [rotation.id, ...Object.values(rotation.parts).map(({ next }) => next ?? '')].join(' ');
+}
+
+/** The parts that count. */
+export const wanted = (rotation: Rotation): readonly Part[] =>
+  Object.values(rotation.parts).filter(({ leftOut }) => leftOut !== true);
+
+/** Reads a stored rotation; undefined for an absent one. Throws `data/corrupt`. */
+export function readRotation(text: string | undefined): Rotation | undefined {
+  if (text === undefined) return undefined;
+  try {
+    const rotation = JSON.parse(text) as Rotation;
+    const whole =
+      typeof rotation.id === 'string' &&
+      (rotation.mode === 'planned' || rotation.mode === 'emergency') &&
+      steps.includes(rotation.step) &&
+      [rotation.startedAt, rotation.stepAt, rotation.activatedAt].every(Number.isFinite) &&
+      Array.isArray(rotation.forced) &&
+      Object.values(rotation.parts).every(({ from }) => typeof from === 'string');
+    if (whole) return rotation;
+  } catch {}
+  throw new Fault('data/corrupt', `the journal ${quote('rotation')} cannot be read`, {
+    hint: 'Restore the database from a backup.',
+  });
+}

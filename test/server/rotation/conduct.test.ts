@@ -1,0 +1,182 @@
+/** A rotation of one server with agents that say what they hold, step by step; over the API, with a driven clock. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { Status } from '../../../src/errors.ts';
+import { type AgentPeer, type TestServer, testServer } from '../../support/server.ts';
+
+const service = 'mutual.server.v1.Rotation';
+
+function rotation(server: TestServer) {
+  // biome-ignore lint/suspicious/noExplicitAny: a message.
+  const call = (method: string, request: object): Promise<any> => server.admin.channel.unary(service, method, request);
+  return {
+    start: (mode: string, ...kinds: string[]) => call('StartRotation', { mode, kinds }),
+    advance: (id: string, force = false) => call('AdvanceRotation', { id, force }),
+    get: () => call('GetRotation', {}),
+    /** Advances until it waits or has ended. */
+    async go(id: string) {
+      for (;;) {
+        const state = await call('AdvanceRotation', { id });
+        if (state.waiting_for !== '' || state.step === 'DONE') return state;
+      }
+    },
+  };
+}
+
+/** An agent whose stream is open, and which says what it is told to. */
+async function follower(t: TestContext, server: TestServer) {
+  const agent: AgentPeer = await server.attest();
+  const talk = agent.channel.bidi('mutual.server.v1.Sync', 'Watch');
+  t.after(() => talk.end());
+  await talk.send({ start: {} });
+  const responses = talk.responses[Symbol.asyncIterator]();
+  await responses.next();
+  let ask = 0;
+  return {
+    id: agent.id,
+    peer: agent,
+    /** Names everything in the bundle; `inUse` are those that it still serves something of. */
+    async says(inUse: readonly string[] = []) {
+      const bundle = await server.bundle();
+      const { active, prepared, old } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
+      const ids = [active, prepared, old].flatMap((one) => one?.authority_id ?? []);
+      const tainted = (id: string) => old?.authority_id === id && bundle.x509Authorities.some((one) => one.tainted);
+      const held = (id: string, isTainted: boolean) => ({
+        authority_id: id,
+        tainted: isTainted,
+        in_use: inUse.includes(id),
+      });
+      const x509_authorities = ids.map((id) => held(id, tainted(id)));
+      const jwt_authorities = bundle.jwtAuthorities.map((one) => held(one.keyId, one.tainted));
+      await talk.send({ holdings: { bundle_sequence: String(bundle.sequence), x509_authorities, jwt_authorities } });
+      // The answer to a question comes after what was said before it.
+      await talk.send({ ask: { id: String(++ask) } });
+      for (;;) {
+        const { value } = await responses.next();
+        if (Number(value.answer) === ask) return;
+      }
+    },
+  };
+}
+
+test('planned: nothing signs before every agent holds it, nothing is revoked before every agent has left the old one', async (t) => {
+  const server = await testServer(t);
+  const { start, go, get } = rotation(server);
+  const one = await follower(t, server);
+  const other = await follower(t, server);
+  await one.says();
+
+  const { id, authorities, mode } = await start('PLANNED', 'X509');
+  assert.equal(mode, 'PLANNED');
+  const [{ old_authority_id: old, new_authority_id: next, prepared }] = authorities;
+  assert.ok(prepared && next !== '' && next !== old);
+  let state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered, state.coverage.agents], ['PREPARE', 0, 2]);
+  await one.says();
+  state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered], ['PREPARE', 1]);
+  assert.match(state.waiting_for, /1 of 2 agents hold the new authorities/);
+  assert.deepEqual(
+    state.coverage.uncovered.map((agent: { id: string }) => agent.id),
+    [other.id],
+  );
+  await other.says();
+
+  state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered], ['TAINT', 0]);
+  const held = await server.admin.call('localAuthority', 'GetX509AuthorityState');
+  assert.deepEqual([held.active.authority_id, held.old.authority_id], [next, old]);
+  await one.says();
+  await other.says([old]);
+  state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered], ['TAINT', 1], 'one still serves what the old one signed');
+  await other.says();
+  state = await go(id);
+  assert.equal(state.step, 'DONE');
+  assert.equal(state.authorities[0].revoked, true);
+  assert.equal((await server.bundle()).x509Authorities.length, 1);
+  assert.equal((await get()).id, id);
+});
+
+test('force: what is missing is passed over, and it is written down that it was', async (t) => {
+  const server = await testServer(t);
+  const { start, advance, go } = rotation(server);
+  await server.attest();
+  const { id } = await start('PLANNED', 'X509');
+  assert.equal((await go(id)).coverage.uncovered[0].why, 'unknown');
+  assert.equal((await advance(id, true)).step, 'ACTIVATE');
+  assert.equal((await go(id)).step, 'TAINT');
+  const end = await advance(id, true);
+  assert.deepEqual([end.step, end.forced], ['REVOKE', ['ACTIVATE', 'REVOKE']]);
+  assert.equal((await go(id)).step, 'DONE');
+});
+
+test('a restart in the middle loses nothing; the same command goes on, an emergency speeds it up, other kinds are refused', async (t) => {
+  const server = await testServer(t);
+  const { id, authorities } = await rotation(server).start('PLANNED', 'X509');
+  await server.restart();
+  const { start, go } = rotation(server);
+  const again = await start('PLANNED', 'X509');
+  assert.deepEqual([again.id, again.authorities], [id, authorities]);
+  await assert.rejects(start('PLANNED', 'JWT'), /a rotation of x509 is under way/);
+  assert.equal((await start('EMERGENCY')).mode, 'EMERGENCY');
+  assert.equal((await start('PLANNED')).mode, 'EMERGENCY', 'it does not become less urgent');
+  assert.equal((await go(id)).step, 'DONE');
+  assert.notEqual((await start('EMERGENCY', 'JWT')).id, id, 'a finished one is not gone on with');
+});
+
+test('an emergency takes no authority that was prepared before it; a planned rotation does', async (t) => {
+  const server = await testServer(t);
+  const before = (await server.admin.call('localAuthority', 'PrepareX509Authority')).prepared_authority.authority_id;
+  const { start } = rotation(server);
+  assert.equal((await start('PLANNED', 'X509')).authorities[0].new_authority_id, before);
+  const other = await testServer(t);
+  const prepared = (await other.admin.call('localAuthority', 'PrepareX509Authority')).prepared_authority.authority_id;
+  assert.notEqual((await rotation(other).start('EMERGENCY', 'X509')).authorities[0].new_authority_id, prepared);
+});
+
+test('a planned rotation of JWT keys waits for the tokens that are still in use', async (t) => {
+  const server = await testServer(t);
+  const { start, go } = rotation(server);
+  const { id } = await start('PLANNED', 'JWT');
+  const state = await go(id);
+  assert.equal(state.step, 'TAINT');
+  assert.match(state.waiting_for, /JWT-SVIDs that the old key signed are in use for 300 s/);
+  server.clock.jump(300_000);
+  assert.equal((await go(id)).step, 'DONE');
+});
+
+test('an agent that only polls is counted by what it has fetched, and by who signed the SVID it presents', async (t) => {
+  const server = await testServer(t);
+  const { start, go } = rotation(server);
+  const agent = await server.attest();
+  const { id } = await start('PLANNED', 'X509');
+  assert.equal((await go(id)).coverage.covered, 0);
+  await agent.call('bundle', 'GetBundle');
+  let state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered], ['TAINT', 0]);
+  await agent.call('bundle', 'GetBundle');
+  state = await go(id);
+  assert.deepEqual([state.step, state.coverage.covered], ['TAINT', 0], 'its own SVID is of the tainted authority');
+});
+
+test('a banned or expired agent is not waited for', async (t) => {
+  const server = await testServer(t);
+  const { start, go } = rotation(server);
+  const banned = await server.attest();
+  await server.admin.call('agent', 'BanAgent', {
+    id: { trust_domain: 'example.org', path: banned.id.slice('spiffe://example.org'.length) },
+  });
+  const { id } = await start('PLANNED', 'X509');
+  assert.equal((await go(id)).step, 'DONE');
+});
+
+test('rotation is for operators: agents and nobody are refused', async (t) => {
+  const server = await testServer(t);
+  const agent = await server.attest();
+  for (const peer of [agent, server.nobody])
+    for (const method of ['StartRotation', 'AdvanceRotation', 'GetRotation'])
+      await assert.rejects(peer.channel.unary(service, method, {}), { status: Status.PERMISSION_DENIED });
+  await assert.rejects(rotation(server).get(), { status: Status.NOT_FOUND });
+  await assert.rejects(rotation(server).advance(''), /the ID of the rotation is missing/);
+});
