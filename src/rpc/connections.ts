@@ -82,8 +82,9 @@ export const tlsLimits: Limits = {
   handshakeMs: 10_000,
   keepaliveMs: 60_000,
   connectionAgeMs: 180_000,
-  // An agent's SVID is renewed more often, and its connection with it; this is for those that live for days.
-  streamAgeMs: 3_600_000,
+  // An agent's SVID is renewed more often, and its connection with it; this is for those that live for days. Longer than
+  // such an SVID lives unless told otherwise, so that a stream that ends with its SVID says so.
+  streamAgeMs: 7_200_000,
   idleMs: 30 * 60_000,
 };
 /** A caller who has not proved anything needs two methods with small messages, and may cost little else. */

@@ -34,6 +34,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     revocation: { record: true, withdrawn: false },
     nodeAttestors: { joinToken: { enabled: true } },
     keys: { store: 'disk' },
+    upstream: { authority: 'none' },
     log: { level: 'info', format: 'text' },
     tls: { requirePostQuantum: false },
     health: { livePath: '/live', readyPath: '/ready' },

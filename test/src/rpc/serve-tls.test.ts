@@ -378,7 +378,7 @@ test('a connection with a stream stays the only one of its client, until both en
   };
   const first = await open();
   const caller = await call();
-  for (let passed = 0; passed < 57; passed += 3) {
+  for (let passed = 0; passed < 117; passed += 3) {
     await clock.advance(3 * minutes);
     assert.equal(await call(), caller, `after ${passed} minutes`);
   }
