@@ -177,7 +177,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
       log,
     };
     const watching = watchers(world, trustDomain);
-    world.onChange((change) => watching.tell(change));
+    world.onChange((change, old) => watching.tell(change, old));
     world.onChange((change) => {
       revoking.heard(change);
       if (change.kind !== 'revocation') return;

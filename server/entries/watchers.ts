@@ -4,7 +4,7 @@
  */
 import { type SpiffeId, serverId, type TrustDomain } from '../../src/spiffe/id.ts';
 import { matches, type Selector } from '../../src/spiffe/selector.ts';
-import type { Change } from '../store/store.ts';
+import type { Change, StoredEntry } from '../store/store.ts';
 import { descendants, type NodeFacts } from './authorized.ts';
 import type { World } from './world.ts';
 
@@ -27,8 +27,11 @@ export interface Watcher {
 export interface Watchers {
   /** Starts telling; the returned function ends it. */
   add(watcher: Watcher): () => void;
-  /** Tells all whom this change concerns. The world has it already, and nothing that came after it. */
-  tell(change: Change): void;
+  /**
+   * Tells all whom this change concerns. The world has it already, and nothing that came after it.
+   * @param old the entry that the change replaced or removed
+   */
+  tell(change: Change, old: StoredEntry | undefined): void;
   /** Lets the streams of one node say how far they are, though nothing concerned them. */
   announce(node: SpiffeId): void;
   all(): Iterable<Watcher>;
@@ -70,19 +73,20 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
     return found;
   }
 
-  function tellEntry(change: Change & { kind: 'entry' }): void {
+  function tellEntry(change: Change & { kind: 'entry' }, old: StoredEntry | undefined): void {
     const { before, entry } = change;
     const ids = new Set([change.id]);
     for (const id of [before?.spiffeId, entry?.spiffeId]) {
       if (id) for (const below of descendants(world, id)) ids.add(below.id);
     }
-    const parents = [before?.parentId, entry?.parentId];
-    // An alias came, went or changed its selectors: any node may have gained or lost what hangs below it.
-    if (parents.includes(server)) {
-      for (const watcher of all) watcher.entries(ids);
-      return;
+    const concerned = new Set<Watcher>();
+    for (const one of [old, entry]) {
+      if (!one) continue;
+      // An alias came, went or changed its selectors: whoever matched it, or does now, gained or lost what hangs below.
+      const found = one.parentId === server ? havingAll(one.selectors) : above(one.parentId);
+      for (const watcher of found) concerned.add(watcher);
     }
-    for (const parent of parents) if (parent) for (const watcher of above(parent)) watcher.entries(ids);
+    for (const watcher of concerned) watcher.entries(ids);
   }
 
   return {
@@ -111,8 +115,8 @@ export function watchers(world: World, trustDomain: TrustDomain): Watchers {
     announce(node) {
       for (const watcher of byNode.get(node) ?? []) watcher.announce();
     },
-    tell(change) {
-      if (change.kind === 'entry') tellEntry(change);
+    tell(change, old) {
+      if (change.kind === 'entry') tellEntry(change, old);
       else if (change.kind === 'bundle') for (const watcher of all) watcher.bundle(change.trustDomain);
       else if (change.kind === 'revocation' || change.kind === 'crl') for (const watcher of all) watcher.revocations();
       else if (change.kind === 'node') for (const watcher of byNode.get(change.id) ?? []) watcher.nodeChanged();

@@ -34,9 +34,10 @@ export interface FollowedWorld extends World {
   reach(position?: number): Promise<void>;
   /**
    * Told of each change when it, and nothing after it, has been applied: who is concerned by a link can only be found
-   * while the links around it are as they were. The returned function ends it.
+   * while the links around it are as they were. `old` is the entry that the change replaced or removed, whole: the log
+   * holds less of it. The returned function ends it.
    */
-  onChange(told: (change: Change) => void): () => void;
+  onChange(told: (change: Change, old: StoredEntry | undefined) => void): () => void;
   /** Stops following. */
   close(): void;
 }
@@ -66,7 +67,7 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
   for (const crl of await store.revocations.listCrls()) memory.crls.set(crl.authority, crl);
   memory.position = start;
 
-  const readers = new Set<(change: Change) => void>();
+  const readers = new Set<Parameters<FollowedWorld['onChange']>[0]>();
   let known = start;
   let running: Promise<void> | undefined;
 
@@ -75,9 +76,10 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
       const changes = await store.log.read(memory.position, batch);
       if (changes.length === 0) return;
       for (const change of changes) {
+        const old = change.kind === 'entry' ? memory.entries.get(change.id) : undefined;
         memory.apply(change);
         memory.position = change.position;
-        for (const reader of readers) reader(change);
+        for (const reader of readers) reader(change, old);
       }
     }
   }
@@ -106,7 +108,7 @@ export async function followWorld(store: Store, onFailure: (error: unknown) => v
         await wake();
       }
     },
-    onChange(told: (change: Change) => void) {
+    onChange(told: (change: Change, old: StoredEntry | undefined) => void) {
       readers.add(told);
       return () => readers.delete(told);
     },

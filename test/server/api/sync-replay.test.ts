@@ -81,7 +81,7 @@ after(async () => {
   world.close();
   await store.close();
 });
-world.onChange((change) => watching.tell(change));
+world.onChange((change, old) => watching.tell(change, old));
 const rightsOf = (call: object) => ({ as: 'agent', id: rights.get(call)?.id, node: rights.get(call) });
 const context = {
   trustDomain: own,
