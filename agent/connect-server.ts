@@ -40,7 +40,7 @@ export function connectServer(
     svid: svid && (() => svid),
     revocation,
   });
-  return { ...serverApi(channel), close: () => channel.close() };
+  return { ...serverApi(channel), reconnect: () => channel.reconnect(), close: () => channel.close() };
 }
 
 /** Runs one piece of work on a connection of its own. */

@@ -9,6 +9,8 @@ import type { ServerApi } from './server-api.ts';
 import type { NodeRecord } from './state.ts';
 
 export interface OpenApi extends ServerApi {
+  /** Takes a new connection for the calls that follow. */
+  reconnect(): void;
   close(): void;
 }
 
@@ -19,6 +21,11 @@ export interface ServerLink {
   attesting<T>(work: (api: ServerApi) => Promise<T>): Promise<T>;
   /** From now on calls are made with this SVID, or with none. */
   renewed(node: NodeRecord | undefined): void;
+  /**
+   * The server does not answer: calls that follow take a new connection. Behind packets that vanish an old one looks alive
+   * for as long as TCP repeats itself, a quarter of an hour; behind a balancer for ever.
+   */
+  reconnect(): void;
   /** Told after each `renewed` with an SVID. */
   onRenewed(told: () => void): () => void;
   /** Told of a Fault with a reason. */
@@ -70,6 +77,7 @@ export function serverLink(clock: Clock, open: (node: NodeRecord | undefined) =>
       current = node === undefined ? undefined : open(node);
       if (node !== undefined) for (const told of [...renewals]) told();
     },
+    reconnect: () => current?.reconnect(),
     onRenewed(told) {
       renewals.add(told);
       return () => renewals.delete(told);

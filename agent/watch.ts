@@ -214,11 +214,12 @@ async function checkPosition(ports: WatchPorts, signal: AbortSignal, fail: (faul
       upToDate();
     }
   } catch (error) {
-    if (!signal.aborted)
-      fail(
-        error instanceof Fault
-          ? error
-          : new Fault('system/failed', 'the position could not be asked for', { cause: error }),
-      );
+    if (signal.aborted) return;
+    if (error instanceof Fault && error.code === 'call/late') link.reconnect();
+    fail(
+      error instanceof Fault
+        ? error
+        : new Fault('system/failed', 'the position could not be asked for', { cause: error }),
+    );
   }
 }

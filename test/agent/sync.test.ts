@@ -70,6 +70,25 @@ test('a stream that fell silent while the server went on is found out by its pos
   rig.stop();
 });
 
+test('a server that answers nothing any more is looked for on another connection', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  rig.server.instead.set('Position', () => {
+    throw new Fault('call/late', 'the deadline passed');
+  });
+  await rig.clock.advance(50_000);
+  assert.equal(rig.server.reconnects, 0);
+  await rig.clock.advance(17_000);
+  assert.ok(rig.server.reconnects > 0);
+  const { reconnects } = rig.server;
+  rig.server.instead.clear();
+  await rig.clock.advance(30_000);
+  assert.equal(rig.server.reconnects, reconnects);
+  assert.equal(rig.sync.status().outage, undefined);
+  rig.stop();
+});
+
 test('a renewed agent SVID moves the stream to the new connection at once', async () => {
   const rig = await agentRig();
   rig.server.put({ id: 'a' });

@@ -66,6 +66,8 @@ export interface FakeServer {
   silent: boolean;
   /** Ends each open stream of changes with what it is called with. */
   readonly endWatch: Set<(fault: Fault) => void>;
+  /** How often the agent wanted another connection. */
+  reconnects: number;
   /** What the last stream has shown: where the next one goes on. */
   readonly shown: { entries: Map<string, Entry>; bundles: Map<TrustDomain, Bundle> };
   readonly services: readonly Service[];
@@ -109,6 +111,7 @@ export function fakeServer(clock: Clock): FakeServer {
     applied: [],
     silent: false,
     endWatch: new Set(),
+    reconnects: 0,
     shown: { entries: new Map(), bundles: new Map() },
     get services() {
       return services;
@@ -121,7 +124,7 @@ export function fakeServer(clock: Clock): FakeServer {
           ? { kind: 'tls', address: '127.0.0.1', chain }
           : { kind: 'tls', address: '127.0.0.1', chain, svid: { id: node.id, leaf: parseCertificate(node.chain[0]!) } };
       const channel = memoryChannel(services, caller, guard);
-      return { ...serverApi(channel), close: () => channel.close() };
+      return { ...serverApi(channel), reconnect: () => void (server.reconnects += 1), close: () => channel.close() };
     },
     put(given) {
       const before = server.entries.get(given.id);
