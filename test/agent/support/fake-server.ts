@@ -124,7 +124,10 @@ export function fakeServer(clock: Clock): FakeServer {
           ? { kind: 'tls', address: '127.0.0.1', chain }
           : { kind: 'tls', address: '127.0.0.1', chain, svid: { id: node.id, leaf: parseCertificate(node.chain[0]!) } };
       const channel = memoryChannel(services, caller, guard);
-      return { ...serverApi(channel), reconnect: () => void (server.reconnects += 1), close: () => channel.close() };
+      const reconnect = (): void => {
+        server.reconnects += 1;
+      };
+      return { ...serverApi(channel), reconnect, close: () => channel.close() };
     },
     put(given) {
       const before = server.entries.get(given.id);
