@@ -1,5 +1,6 @@
 /** Running other programs from the scripts, on the Node and with the tools that the checkout pins. */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -16,13 +17,15 @@ export interface RunOptions {
   /** Keeps the output instead of showing it. */
   readonly capture?: boolean;
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** After as many minutes the command is ended, and its children that were still running are named. */
+  readonly limit?: number;
 }
 
 /** Runs a command in the checkout to its end. Never rejects: a command that cannot start has code 127. */
 export function run(
   command: string,
   args: readonly string[],
-  { capture = false, env = {} }: RunOptions = {},
+  { capture = false, env = {}, limit = 0 }: RunOptions = {},
 ): Promise<Ran> {
   return new Promise((resolve) => {
     const path = `${join(root, 'node_modules', '.bin')}${delimiter}${process.env.PATH ?? ''}`;
@@ -31,9 +34,27 @@ export function run(
       env: { ...process.env, PATH: path, ...env },
       stdio: capture ? ['ignore', 'pipe', 'pipe'] : ['ignore', 'inherit', 'inherit'],
     });
+    const late = (): void => {
+      console.error(`${command} has not ended after ${limit} minutes. Still running: ${childrenOf(child.pid)}`);
+      child.kill('SIGKILL');
+    };
+    const timer = limit > 0 ? setTimeout(late, limit * 60_000) : undefined;
     let output = '';
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (part) => (output += String(part)));
     child.on('error', (error) => resolve({ code: 127, output: `${output}${error.message}\n` }));
-    child.on('close', (code) => resolve({ code: code ?? 1, output }));
+    child.on('close', (code) => {
+      clearTimeout(timer);
+      resolve({ code: code ?? 1, output });
+    });
   });
+}
+
+/** The last words of the command lines of a process's children, which for tests are their files. */
+function childrenOf(pid = 0): string {
+  try {
+    const pids = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+    return pids.map((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').split('\0').at(-2)).join(', ');
+  } catch {
+    return 'unknown';
+  }
 }

@@ -8,6 +8,9 @@ import { root, run } from './run.ts';
 
 /** Rotations are waited for in real time, up to two minutes. Milliseconds. */
 const longestTest = 300_000;
+/** Of one file, and of them all. Minutes. */
+const longestFile = 12;
+const longestRun = 45;
 /** The tests wait more than they work, so three files at once keep two cores busy without starving anyone. */
 const filesAtOnce = 3;
 
@@ -26,13 +29,18 @@ if (missing.length > 0) {
   console.error(`test:peers: no test in test/peers is called ${parts.join(' or ')}`);
   process.exitCode = 1;
 } else {
-  const { code } = await run('node', [
-    '--test',
-    `--test-concurrency=${filesAtOnce}`,
-    `--test-timeout=${longestTest}`,
-    ...(flags.some((flag) => flag.startsWith('--test-reporter')) ? [] : ['--test-reporter=spec']),
-    ...flags,
-    ...files,
-  ]);
+  const { code } = await run(
+    'node',
+    [
+      '--test',
+      `--test-concurrency=${filesAtOnce}`,
+      `--test-timeout=${longestTest}`,
+      '--import=./test/support/limit.ts',
+      ...(flags.some((flag) => flag.startsWith('--test-reporter')) ? [] : ['--test-reporter=spec']),
+      ...flags,
+      ...files,
+    ],
+    { limit: longestRun, env: { TEST_FILE_LIMIT: String(longestFile) } },
+  );
   process.exitCode = code;
 }

@@ -10,6 +10,9 @@ import { root, run } from './run.ts';
 
 /** Longer than any test takes on a slow machine; what hangs should say so and end. Milliseconds. */
 const longestTest = 120_000;
+/** Of one file, and of them all, on a slow machine. Minutes. */
+const longestFile = 6;
+const longestRun = 25;
 
 const words = process.argv.slice(2);
 const flags = words.filter((word) => word.startsWith('--'));
@@ -39,12 +42,15 @@ if (files.length === 0) {
       '--test',
       `--test-concurrency=${availableParallelism()}`,
       `--test-timeout=${longestTest}`,
+      '--import=./test/support/limit.ts',
       ...(flags.some((flag) => flag.startsWith('--test-reporter')) ? [] : ['--test-reporter=spec']),
       ...flags,
       ...files,
     ],
     {
+      limit: longestRun,
       env: {
+        TEST_FILE_LIMIT: String(longestFile),
         // Each file runs in a process of its own and loads much the same modules.
         NODE_COMPILE_CACHE: join(root, 'node_modules', '.cache', 'test'),
         // The settings of whoever runs the tests are not the tests'.
