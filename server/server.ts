@@ -230,7 +230,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     });
     undo.push(() => admin.close(grace));
     const tls = await serveTls({
-      ...options.listen,
+      at: options.listen,
       context: tlsContext,
       requirePostQuantum: options.tls.requirePostQuantum,
       verifyClient: (chain) => {

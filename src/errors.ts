@@ -33,6 +33,15 @@ export type DenialReason =
   | 'AGENT_BANNED'
   | 'AGENT_MUST_REATTEST';
 
+/** google.rpc.ErrorInfo: why a call failed, for programs. */
+export interface ErrorInfo {
+  readonly reason: string;
+  /** Who defines the reason, such as `spiffe.io`. */
+  readonly domain: string;
+  /** What it is about. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
 /** All codes. `exit`: 1 the work failed, 2 the command or its configuration was wrong. */
 export const faults = {
   'config/invalid': {
@@ -138,6 +147,8 @@ export interface FaultExtras {
   retryAfterMs?: number;
   /** Sent to agents as PermissionDeniedDetails. */
   reason?: DenialReason;
+  /** Sent as google.rpc.ErrorInfo. */
+  info?: ErrorInfo;
   /** Overrides the table's gRPC status where a contract names another one. */
   status?: StatusCode;
   cause?: unknown;
@@ -150,6 +161,7 @@ export class Fault extends Error {
   readonly detail: string | undefined;
   readonly hint: string | undefined;
   readonly reason: DenialReason | undefined;
+  readonly info: ErrorInfo | undefined;
   readonly retryAfterMs: number | undefined;
 
   constructor(code: FaultCode, message: string, extras: FaultExtras = {}) {
@@ -160,6 +172,7 @@ export class Fault extends Error {
     this.detail = extras.detail;
     this.hint = extras.hint;
     this.reason = extras.reason;
+    this.info = extras.info;
     this.retryAfterMs = extras.retryAfterMs;
   }
 }

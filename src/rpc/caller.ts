@@ -12,7 +12,7 @@ export interface UnixCaller {
 
 export interface TlsCaller {
   readonly kind: 'tls';
-  /** The IP address. */
+  /** The IP address; empty over a Unix socket. */
   readonly address: string;
   /** DER, leaf first; empty when no client certificate was presented. */
   readonly chain: readonly Buffer[];

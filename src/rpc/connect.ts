@@ -78,11 +78,11 @@ export function connectUnix(path: string): Channel {
 }
 
 /**
- * A channel over TLS. All addresses of the name take turns. The certificate shown and the authorities trusted are asked
+ * A channel over TLS, on TCP or a Unix socket. All addresses of a name take turns. The certificate shown and the authorities trusted are asked
  * for at each handshake, so a rotated value counts from the next connection on.
  */
 export function connectTls(target: TlsTarget): Channel {
-  const at = target.host.includes(':') ? `[${target.host}]:${target.port}` : `${target.host}:${target.port}`;
+  const [at, address] = addressOf(target);
   const security = new SpiffeCredentials(target);
   const options: ClientOptions = {
     ...clientOptions,
@@ -91,9 +91,17 @@ export function connectTls(target: TlsTarget): Channel {
   };
   return channel(
     at,
-    () => new Client(`dns:///${at}`, security, options),
+    () => new Client(address, security, options),
     () => security.refusal,
   );
+}
+
+/** For eyes and for grpc-js. */
+function addressOf(target: TlsTarget): readonly [string, string] {
+  if ('path' in target) return [target.path, `unix:${resolvePath(checkSocketPath(target.path))}`];
+  const { host, port } = target;
+  const at = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  return [at, `dns:///${at}`];
 }
 
 function channel(at: string, open: () => Client, refusal: () => Fault | undefined): Channel {

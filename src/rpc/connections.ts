@@ -34,6 +34,8 @@ export interface ServeOptions {
   readonly onRefused?: (fault: Fault, from: string) => void;
   /** Also serve gRPC reflection of these services. */
   readonly reflection?: boolean;
+  /** Ends a connection when the certificate of its caller expires, its streams with `caller/unauthenticated`. */
+  readonly endsWithSvid?: boolean;
   readonly clock?: Clock;
   readonly random?: Random;
   readonly limits?: Partial<Limits>;
@@ -94,6 +96,11 @@ const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16 };
 export const untrusted = (message: string, detail?: string): Fault =>
   new Fault('peer/untrusted', message, detail === undefined ? {} : { detail });
 
+const svidExpired = (): Fault =>
+  new Fault('caller/unauthenticated', 'the SVID with which this connection was made has expired', {
+    hint: 'Connect again, with a new one.',
+  });
+
 /** Makes the table; `limits` are the listener's, already chosen. */
 export function connectionTable(options: ServeOptions, limits: Limits) {
   const clock = options.clock ?? systemClock;
@@ -140,17 +147,21 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
     for (const end of [...(streams.get(name) ?? [])]) end(reason);
   };
   /** `session` is the connection's end for HTTP/2. */
-  const age = (name: string, socket: Socket, session: ServerHttp2Session): void => {
-    if (limits.connectionAgeMs === never) return;
-    const connection = {
-      streaming: () => streams.has(name),
-      end(reason: Fault) {
-        // First, so that whoever comes back because of the reason comes on another connection.
-        session.close();
-        endStreams(name, reason);
-      },
+  const age = (name: string, socket: Socket, session: ServerHttp2Session, caller: Caller): void => {
+    const end = (reason: Fault): void => {
+      // First, so that whoever comes back because of the reason comes on another connection.
+      session.close();
+      endStreams(name, reason);
     };
-    socket.once('close', growOld(connection, limits, clock, random));
+    if (options.endsWithSvid && caller.kind === 'tls' && caller.svid !== undefined) {
+      const left = caller.svid.leaf.notAfter - clock.now();
+      socket.once(
+        'close',
+        clock.after(Math.max(left, 0), () => end(svidExpired())),
+      );
+    }
+    if (limits.connectionAgeMs === never) return;
+    socket.once('close', growOld({ streaming: () => streams.has(name), end }, limits, clock, random));
   };
 
   const close = async (server: NetServer, graceMs: number): Promise<void> => {
@@ -181,11 +192,11 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
       Object.defineProperty(socket, 'remoteAddress', { value: name });
       Object.defineProperty(socket, 'remotePort', { value: undefined });
       if (caller.kind === 'unix' || caller.svid !== undefined) {
-        age(name, socket, known.inject(socket));
+        age(name, socket, known.inject(socket), caller);
         return;
       }
       anonymous ??= grpcServer(options, hooks, { ...limits, ...smaller(limits, anonymousLimits) });
-      age(name, socket, anonymous.inject(socket));
+      age(name, socket, anonymous.inject(socket), caller);
     },
     refuse(socket: Socket, error: unknown, from: string): void {
       socket.on('error', () => {});

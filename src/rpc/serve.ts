@@ -32,12 +32,15 @@ export interface UnixOptions extends ServeOptions {
   readonly kernel?: KernelPorts;
 }
 
+/** Where to listen: TCP (port 0 chooses a free one), or a Unix socket and its mode. */
+export type TlsPlace =
+  | { readonly host: string; readonly port: number }
+  | { readonly path: string; readonly mode: number };
+
 export interface TlsOptions extends ServeOptions {
+  readonly at: TlsPlace;
   /** Refuses clients without a hybrid post-quantum key exchange (src/tls/key-exchange.ts). */
   readonly requirePostQuantum?: boolean;
-  readonly host: string;
-  /** 0 chooses a free one. */
-  readonly port: number;
   /** The certificate and key shown from the next handshake on (src/tls/credentials.ts makes them). */
   readonly context: Live<SecureContextOptions>;
   /** Verifies a client's chain (DER, leaf first); what it throws refuses the connection. */
@@ -47,7 +50,7 @@ export interface TlsOptions extends ServeOptions {
 const backlog = 4096;
 
 export interface Serving {
-  /** The socket path, or `host:port`. */
+  /** The path of the socket, or `host:port`. */
   readonly address: string;
   /** Stops accepting, ends open streams with UNAVAILABLE, lets other calls finish for `graceMs`. Idempotent. */
   close(graceMs: number): Promise<void>;
@@ -82,11 +85,12 @@ export async function serveUnix(options: UnixOptions): Promise<Serving> {
 }
 
 /**
- * Serves on TCP with TLS 1.2 or newer and HTTP/2. A client certificate is asked for, not required; one that is presented
+ * Serves on TCP or a Unix socket with TLS 1.2 or newer and HTTP/2. A client certificate is asked for, not required; one that is presented
  * has to verify, or the connection ends. Sessions are never resumed, so every connection is verified anew.
- * Throws `state/refused` when the port is taken, `config/invalid` when the address cannot be bound.
+ * Throws `state/refused` when the place is taken, `config/invalid` when it cannot be bound.
  */
 export async function serveTls(options: TlsOptions): Promise<Serving & { readonly port: number }> {
+  const { at } = options;
   const limits = { ...tlsLimits, ...options.limits };
   const connections = connectionTable(options, limits);
   const exchange = keyExchange(options.requirePostQuantum === true);
@@ -116,25 +120,30 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
       }
     },
   );
-  const front = handshakesInTurn(server, options.clock ?? systemClock);
+  // Few may open a Unix socket, and its connections have no names to take turns by.
+  const front = 'path' in at ? server : handshakesInTurn(server, options.clock ?? systemClock);
   front.maxConnections = limits.connections;
   server.on('tlsClientError', (error, socket) => {
     options.onRefused?.(untrusted('the TLS handshake failed', error.message), plainAddress(socket.remoteAddress ?? ''));
   });
   const unfollow = options.context.onChange((context) => server.setSecureContext(secure(context)));
+  let remove = (): void => {};
   try {
-    await listenOnPort(front, options.host, options.port);
+    if ('path' in at) remove = await listenOnPath(front, at.path, at.mode, backlog);
+    else await listenOnPort(front, at.host, at.port);
   } catch (error) {
     unfollow();
     throw error;
   }
-  const { port } = front.address() as AddressInfo;
+  const port = 'path' in at ? 0 : (front.address() as AddressInfo).port;
   return {
-    address: options.host.includes(':') ? `[${options.host}]:${port}` : `${options.host}:${port}`,
+    address: 'path' in at ? at.path : at.host.includes(':') ? `[${at.host}]:${port}` : `${at.host}:${port}`,
     port,
     async close(graceMs) {
       unfollow();
-      await connections.close(front, graceMs);
+      const closed = connections.close(front, graceMs);
+      remove();
+      await closed;
     },
   };
 }

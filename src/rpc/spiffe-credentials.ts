@@ -12,9 +12,11 @@ import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import { verifyPeer } from '../tls/verify-peer.ts';
 
-export interface TlsTarget {
-  readonly host: string;
-  readonly port: number;
+/** Where a server is: on TCP, or on a Unix socket. */
+export type TlsTarget = ExpectedServer &
+  ({ readonly host: string; readonly port: number } | { readonly path: string; readonly host?: undefined });
+
+export interface ExpectedServer {
   readonly trustDomain: TrustDomain;
   /** DER of the X.509 authorities, asked at each handshake. */
   readonly bundle: () => readonly Buffer[];
@@ -74,7 +76,7 @@ export class SpiffeCredentials extends ChannelCredentials {
         socket,
         // Asked of the certificate below, by its ID. The name only helps a front end that routes by it.
         rejectUnauthorized: false,
-        ...(isAddress(host) ? {} : { servername: host }),
+        ...(host === undefined || isAddress(host) ? {} : { servername: host }),
         ALPNProtocols: ['h2'],
         secureContext: this.#secureContext(),
       });

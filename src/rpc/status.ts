@@ -1,6 +1,6 @@
 /**
- * One Fault, one gRPC status, both ways. Only `message` and `hint` travel, and `reason` as the detail that agents act
- * upon. What is not a Fault is a defect of ours and travels as "internal error".
+ * One Fault, one gRPC status, both ways. Only `message` and `hint` travel, and as details what programs act upon: `reason`
+ * for agents, `info` for brokers, and when to come again. What is not a Fault is a defect of ours and travels as "internal error".
  */
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import {
@@ -17,6 +17,7 @@ import { messageCodec } from './load.ts';
 /** The trailer that holds a google.rpc.Status. */
 const detailsTrailer = 'grpc-status-details-bin';
 const deniedType = 'spire.api.types.PermissionDeniedDetails';
+const infoType = 'google.rpc.ErrorInfo';
 const retryType = 'google.rpc.RetryInfo';
 const anyPrefix = 'type.googleapis.com/';
 /** Texts travel in a header, where each character may take nine bytes and 64 KB is the end. */
@@ -74,6 +75,7 @@ export function serviceError(fault: Fault): ServiceError {
   const metadata = new Metadata();
   const found: object[] = [];
   if (fault.reason !== undefined) found.push(detail(deniedType, { reason: fault.reason }));
+  if (fault.info !== undefined) found.push(detail(infoType, fault.info));
   if (fault.retryAfterMs !== undefined) found.push(detail(retryType, { retry_delay: duration(fault.retryAfterMs) }));
   if (found.length > 0) {
     const status = { code: fault.status, message: details, details: found };
@@ -98,16 +100,20 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && typeof error.code === 'number' && 'details' in error;
 }
 
+type Details = Pick<FaultExtras, 'reason' | 'info' | 'retryAfterMs'>;
+
 /** What the details say to us. A peer may put anything there; the status itself stands. */
-function detailsIn(metadata: Metadata | undefined): Pick<FaultExtras, 'reason' | 'retryAfterMs'> {
+function detailsIn(metadata: Metadata | undefined): Details {
   const bytes = metadata?.get(detailsTrailer)[0];
-  const found: Pick<FaultExtras, 'reason' | 'retryAfterMs'> = {};
+  const found: Details = {};
   if (!(bytes instanceof Buffer)) return found;
   try {
     for (const { type_url, value } of messageCodec('google.rpc.Status').decode(bytes).details) {
       if (type_url === `${anyPrefix}${deniedType}`) {
         const { reason } = messageCodec(deniedType).decode(value);
         if (reasons.has(reason)) found.reason ??= reason;
+      } else if (type_url === `${anyPrefix}${infoType}`) {
+        found.info ??= messageCodec(infoType).decode(value);
       } else if (type_url === `${anyPrefix}${retryType}`) {
         const { seconds = 0, nanos = 0 } = messageCodec(retryType).decode(value).retry_delay ?? {};
         found.retryAfterMs ??= Math.min(Math.max(Number(seconds) * 1000 + nanos / 1e6, 0), longestRetry);

@@ -52,8 +52,7 @@ export async function serveFake(t: TestContext, server: FakeServer, clock: Drive
       }),
     async start() {
       serving = await serveTls({
-        host: '127.0.0.1',
-        port,
+        at: { host: '127.0.0.1', port },
         clock,
         context: live(secureContextOptions({ chain: svid.chain, key })),
         verifyClient: (chain) => verifyX509Svid(chain, server.authority.bundle(), clock.now()),

@@ -2,12 +2,17 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { once } from 'node:events';
+import { statSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { test } from 'node:test';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
 import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { type Fault, Status } from '../../../src/errors.ts';
-import { connectTls, type TlsTarget } from '../../../src/rpc/connect.ts';
+import { connectTls } from '../../../src/rpc/connect.ts';
 import { type Call, serveTls, type TlsOptions } from '../../../src/rpc/serve.ts';
+import type { ExpectedServer } from '../../../src/rpc/spiffe-credentials.ts';
 import { live } from '../../../src/run/live.ts';
 import { parseTrustDomain, serverId } from '../../../src/spiffe/id.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';
@@ -37,8 +42,7 @@ async function serve(more: Partial<TlsOptions> = {}) {
   const calls: Call[] = [];
   const refused: Fault[] = [];
   const serving = await serveTls({
-    host: '127.0.0.1',
-    port: 0,
+    at: { host: '127.0.0.1', port: 0 },
     context,
     verifyClient: (chain) => verifyX509Svid(chain, ca.bundle(), now),
     services: [
@@ -56,7 +60,7 @@ async function serve(more: Partial<TlsOptions> = {}) {
     onRefused: (fault) => refused.push(fault),
     ...more,
   });
-  const channel = (target: Partial<TlsTarget> = {}) =>
+  const channel = (target: Partial<ExpectedServer & { host: string }> = {}) =>
     connectTls({
       host: '127.0.0.1',
       port: serving.port,
@@ -66,7 +70,7 @@ async function serve(more: Partial<TlsOptions> = {}) {
       ...target,
     });
   /** One call on a connection of its own. */
-  const call = async (target: Partial<TlsTarget> = {}): Promise<Call> => {
+  const call = async (target: Partial<ExpectedServer & { host: string }> = {}): Promise<Call> => {
     const own = channel(target);
     try {
       await own.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
@@ -156,7 +160,7 @@ test('a leaf without the intermediate that signed it does not verify', async () 
 
 test('a server is believed only with the expected ID and an authority of the bundle behind it', async () => {
   await using server = await serve();
-  const untrusted = async (target: Partial<TlsTarget>, said: RegExp): Promise<void> => {
+  const untrusted = async (target: Partial<ExpectedServer & { host: string }>, said: RegExp): Promise<void> => {
     const fault = await faultOf(server.call(target));
     assert.equal(fault.code, 'peer/untrusted', fault.message);
     assert.match(fault.message, said);
@@ -306,12 +310,12 @@ test('an address that is taken, or is not ours, is a sentence of its own', async
   await once(other, 'listening');
   const { port } = other.address() as { port: number };
   await assert.rejects(
-    serve({ port }),
+    serve({ at: { host: '127.0.0.1', port } }),
     (fault: Fault) => fault.code === 'state/refused' && /is taken by another program$/.test(fault.message),
   );
   other.close();
   await assert.rejects(
-    serve({ host: '203.0.113.1' }),
+    serve({ at: { host: '203.0.113.1', port: 0 } }),
     (fault: Fault) =>
       fault.code === 'config/invalid' && /^cannot listen on "203.0.113.1:0": EADDRNOTAVAIL$/.test(fault.message),
   );
@@ -394,5 +398,55 @@ test('a connection with a stream stays the only one of its client, until both en
   await clock.advance(4 * minutes);
   assert.equal(await call(), after);
   second.end();
+  channel.close();
+});
+
+async function socketPath(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'mu-tls-'));
+  t.after(() => rm(directory, { recursive: true }));
+  return join(directory, 'api.sock');
+}
+/** The same channel, to a Unix socket. */
+const over = (path: string, svid: ReturnType<typeof agentOf>) =>
+  connectTls({ path, trustDomain, bundle: () => [ca.der], expect: serverId(trustDomain), svid: () => svid });
+
+test('BE-2 BE-4 the same over a Unix socket: its mode, who is at both ends, and it is gone at the close', async (t) => {
+  const path = await socketPath(t);
+  const server = await serve({ at: { path, mode: 0o660 } });
+  assert.deepEqual([server.serving.address, server.serving.port], [path, 0]);
+  assert.equal(statSync(path).mode & 0o777, 0o660);
+  const svid = agentOf(ca);
+  // Many at once: connections without an address each are a connection of their own.
+  const channels = Array.from({ length: 300 }, () => over(path, svid));
+  await Promise.all(channels.map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 })));
+  const { caller } = server.calls.at(-1)!;
+  assert.ok(caller.kind === 'tls');
+  assert.deepEqual([caller.address, caller.svid?.id], ['', agentId]);
+  assert.equal(new Set(server.calls.map((call) => call.caller)).size, 300);
+  for (const channel of channels) channel.close();
+
+  const strange = over(path, agentOf(stranger));
+  assert.equal((await faultOf(strange.unary(agents, 'CountAgents', {}))).status, Status.UNAVAILABLE);
+  strange.close();
+  await server.serving.close(0);
+  assert.throws(() => statSync(path), /ENOENT/);
+});
+
+test('a connection may end with the certificate of its caller: its stream says so, and the next call is on another', async (t) => {
+  const clock = drivenClock(now);
+  const path = await socketPath(t);
+  await using server = await serve({ at: { path, mode: 0o600 }, clock, endsWithSvid: true });
+  const channel = over(path, agentOf(ca, { notAfter: now + 5 * minutes }));
+  const talk = channel.bidi(agents, 'AttestAgent');
+  await talk.send({});
+  await talk.responses.next();
+  await clock.advance(4.9 * minutes);
+  await channel.unary(agents, 'CountAgents', {});
+  const ended = faultOf(talk.responses.next());
+  await clock.advance(0.2 * minutes);
+  assert.equal((await ended).status, Status.UNAUTHENTICATED);
+  const first = server.calls[0]!.caller;
+  await channel.unary(agents, 'CountAgents', {}).catch(() => {});
+  assert.notEqual(server.calls.at(-1)!.caller, first);
   channel.close();
 });

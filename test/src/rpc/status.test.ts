@@ -86,3 +86,20 @@ test('when to come again travels as RetryInfo, beside a reason or alone; nonsens
   assert.equal(sent({ seconds: -5 }), 0);
   assert.equal(sent({ seconds: 1e12 }), 300_000);
 });
+
+test('BR-18 ErrorInfo travels byte for byte as brokers read it, beside the others, and a peer without it is understood', () => {
+  const info = { reason: 'WORKLOAD_NOT_FOUND', domain: 'spiffe.io', metadata: { pid: '7' } };
+  const error = serviceError(new Fault('thing/missing', 'm', { info, retryAfterMs: 5 }));
+  const trailer = error.metadata.get('grpc-status-details-bin')[0] as Buffer;
+  const url = 'type.googleapis.com/google.rpc.ErrorInfo';
+  const text = (field: number, value: string) => [(field << 3) | 2, value.length, ...Buffer.from(value)];
+  const pair = [...text(1, 'pid'), ...text(2, '7')];
+  const value = [...text(1, info.reason), ...text(2, info.domain), 0x1a, pair.length, ...pair];
+  const any = [...text(1, url), 0x12, value.length, ...value];
+  const expected = Buffer.from([8, 5, ...text(2, 'm'), 0x1a, any.length, ...any]);
+  assert.deepEqual(trailer.subarray(0, expected.length), expected);
+  const read = faultOfCall(error);
+  assert.deepEqual([read.info, read.retryAfterMs], [info, 5]);
+  const bare = faultOfCall(serviceError(new Fault('thing/missing', 'm')));
+  assert.deepEqual([bare.status, bare.info], [Status.NOT_FOUND, undefined]);
+});

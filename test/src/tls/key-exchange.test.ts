@@ -24,8 +24,7 @@ const service = 'spire.api.server.agent.v1.Agent';
 async function listener(t: TestContext, requirePostQuantum: boolean) {
   const context = live(secureContextOptions(shown()));
   const serving = await serveTls({
-    host: '127.0.0.1',
-    port: 0,
+    at: { host: '127.0.0.1', port: 0 },
     context,
     requirePostQuantum,
     verifyClient: (chain) => verifyX509Svid(chain, ca.bundle(), Date.now()),
