@@ -24,8 +24,14 @@ export function authorityShow(kind: AuthorityName): Command {
       );
       if (values.output === 'json') ports.out(jsonLine(state));
       else {
-        const rows = slots.map((slot) => [slot, ...cells(state[slot], ports.clock.now())]);
-        ports.out(table(ports, ['SLOT', 'AUTHORITY ID', 'EXPIRES'], rows));
+        const isBelow = slots.some((slot) => state[slot]?.upstream_authority_subject_key_id);
+        const rows = slots.map((slot) => [
+          slot,
+          ...cells(state[slot], ports.clock.now()),
+          ...(isBelow ? [state[slot]?.upstream_authority_subject_key_id || '-'] : []),
+        ]);
+        const head = ['SLOT', 'AUTHORITY ID', 'EXPIRES', ...(isBelow ? ['UPSTREAM AUTHORITY'] : [])];
+        ports.out(table(ports, head, rows));
       }
       return 0;
     },

@@ -172,6 +172,18 @@ export const commands: readonly Listed[] = [
     ];
   }),
   listed(
+    'upstream-authority taint',
+    'Have everything below an upstream authority issued anew',
+    async () => (await import('./upstream-authority.ts')).upstreamStep('taint'),
+    ['upstreamauthority taint'],
+  ),
+  listed(
+    'upstream-authority revoke',
+    'Take a tainted upstream authority out of the bundle',
+    async () => (await import('./upstream-authority.ts')).upstreamStep('revoke'),
+    ['upstreamauthority revoke'],
+  ),
+  listed(
     'svid revoke',
     'Take back SVIDs before they expire',
     async () => (await import('./svid-revoke.ts')).svidRevoke,

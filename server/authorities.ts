@@ -10,9 +10,11 @@ import type { Random } from '../src/run/random.ts';
 import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
 import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
 import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } from './authority/authority.ts';
+import { distrustedRoots } from './authority/distrust.ts';
 import { announcedJwt, followUpstream } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
+import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
 import { crossSigned, upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
 import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
@@ -34,6 +36,8 @@ export interface Authorities {
   readonly jwt: Authority<JwtSigner> | undefined;
   readonly bundle: OwnBundle;
   readonly serverSvid: Live<ServerSvid>;
+  /** Undefined when this server signs its own roots. */
+  readonly roots: UpstreamRoots | undefined;
   /** Does what time demands of all of them; called every few seconds. */
   keepFresh(): Promise<void>;
 }
@@ -61,15 +65,18 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   const bundle = ownBundle(store.bundles, trustDomain, Math.floor(options.refreshHint / 1000));
   const shared = { ...ports, journal: store.journal, bundle };
   const { caSubject, caTtl } = options;
+  const distrusted = distrustedRoots({ journal: store.journal, clock }, bundle);
+  await distrusted.read();
   const kindOfX509 = upstream
-    ? upstreamX509Kind(trustDomain, caSubject, caTtl, random, upstream)
-    : x509Kind(trustDomain, caSubject, caTtl, random);
+    ? upstreamX509Kind(trustDomain, caSubject, caTtl, random, distrusted, upstream)
+    : x509Kind(trustDomain, caSubject, caTtl, random, distrusted);
   const x509 = await startAuthority(kindOfX509, {
     ...shared,
     keyType: options.caKeyType,
     ...(ports.beforeX509Published && { beforePublished: ports.beforeX509Published }),
   });
   const ownJwt = jwtKind(caTtl, random);
+  const roots = upstreamRoots({ journal: store.journal, bundle, distrusted, x509, log });
   const kindOfJwt = upstream?.publishes ? announcedJwt(ownJwt, upstream, bundle, clock) : ownJwt;
   const jwt = options.disableJwtSvids
     ? undefined
@@ -139,7 +146,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   }
 
   async function follow(): Promise<void> {
-    if (upstream) await followUpstream(upstream, x509, bundle, ports);
+    if (upstream) await followUpstream(upstream, x509, bundle, { distrusted, roots, clock, log });
   }
 
   async function pruneNowAndThen(): Promise<void> {
@@ -154,6 +161,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     jwt,
     bundle,
     serverSvid,
+    roots: upstream && roots,
     async keepFresh() {
       const failures: unknown[] = [];
       // One that cannot be done must not keep the others from being done.

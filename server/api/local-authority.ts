@@ -2,6 +2,7 @@
 import { Fault } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
 import type { Authority, Revoked } from '../authority/authority.ts';
+import type { UpstreamRoots } from '../authority/upstream-roots.ts';
 import type { Context } from './context.ts';
 
 interface IdRequest {
@@ -40,27 +41,39 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
       [`Activate${kind}Authority`]: step('activated_authority', (id, acting) => acting.activate(id)),
       [`Taint${kind}Authority`]: step('tainted_authority', async (id, acting) => {
         const slot = await acting.taint(id);
-        // What the listener presents must not hang on a tainted authority for a moment longer.
-        await authorities
-          .keepFresh()
-          .catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
+        await refresh();
         return slot;
       }),
       [`Revoke${kind}Authority`]: step('revoked_authority', (id, acting) => acting.revoke(id)),
     };
   }
 
-  const noUpstream = (): never => {
-    throw new Fault('state/refused', 'upstream authority is not configured');
-  };
+  /** What the listener presents must not hang on a tainted authority for a moment longer. */
+  async function refresh(): Promise<void> {
+    await authorities
+      .keepFresh()
+      .catch((error: unknown) => log.error({ error }, 'authorities could not be looked after'));
+  }
+  const ofRoot =
+    (act: (roots: UpstreamRoots, id: string) => Promise<void>) =>
+    async ({ subject_key_id }: { subject_key_id: string }) => {
+      const { roots } = authorities;
+      if (!roots) throw new Fault('state/refused', 'upstream authority is not configured');
+      if (subject_key_id === '') throw new Fault('input/invalid', 'the subject key ID is missing');
+      const id = subject_key_id.toLowerCase();
+      await act(roots, id);
+      await refresh();
+      await world.reach();
+      return { upstream_authority_subject_key_id: id };
+    };
   const noWit = (): never => {
     throw new Fault('method/unimplemented', 'WIT authorities are not offered');
   };
   const methods = {
     ...methodsOf('X509', authorities.x509),
     ...methodsOf('JWT', authorities.jwt),
-    TaintX509UpstreamAuthority: noUpstream,
-    RevokeX509UpstreamAuthority: noUpstream,
+    TaintX509UpstreamAuthority: ofRoot((roots, id) => roots.taint(id)),
+    RevokeX509UpstreamAuthority: ofRoot((roots, id) => roots.revoke(id)),
     GetWITAuthorityState: noWit,
     PrepareWITAuthority: noWit,
     ActivateWITAuthority: noWit,

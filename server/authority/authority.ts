@@ -26,6 +26,8 @@ export interface AuthorityKind<Signer> {
   readonly isRemote?: boolean;
   /** Whether the slot is still as the configuration wants it; one that is not is replaced. Absent: always. */
   suits?(slot: Slot): boolean;
+  /** Why nothing may hang on the slot any more, a sentence. Absent: nothing is known against any. */
+  condemns?(slot: Slot): string | undefined;
   /** Publishes the slot beyond this server, before the bundle carries it. May be repeated. */
   announce?(slot: Slot): Promise<void>;
   /** Makes the public half for a new key. */
@@ -69,6 +71,8 @@ export interface Authority<Signer> {
   revoke(id: string): Promise<Revoked>;
   /** Prepares and activates at once if what signs leads to this root, and takes what signed for tainted. */
   leaveRoot(rootId: string): Promise<boolean>;
+  /** Takes what the old authority signed for tainted if it leads to this root, which is. */
+  taintBelow(rootId: string): Promise<void>;
   /** Forgets the old authority if it leads to this root, which nobody trusts any more. */
   forgetRoot(rootId: string): Promise<void>;
   /** Does what time demands: prepares, activates. Called every few seconds. */
@@ -120,7 +124,7 @@ export async function startAuthority<Signer>(
   }
   async function publishSlots(): Promise<void> {
     for (const slot of [slots.old, slots.active, slots.prepared]) {
-      if (!slot || slot.notAfter <= clock.now()) continue;
+      if (!slot || slot.notAfter <= clock.now() || kind.condemns?.(slot)) continue;
       await announce(slot);
       await bundle.edit((before) => kind.publish(before, slot));
     }
@@ -177,6 +181,8 @@ export async function startAuthority<Signer>(
       const why = key ? 'has expired' : 'has lost its key';
       throw new Fault('state/refused', `the prepared ${kind.name} authority ${why}`, { hint: 'Prepare a new one.' });
     }
+    const condemned = kind.condemns?.(slot);
+    if (condemned) throw new Fault('state/refused', `the prepared ${kind.name} authority cannot sign: ${condemned}`);
     const forgotten = slots.old;
     // It may have been prepared while the bundle could not be written: nothing signs before it is published.
     await announce(slot);
@@ -200,7 +206,7 @@ export async function startAuthority<Signer>(
       { hint: 'Set the clock of this machine, then start the server again.' },
     );
   }
-  const usable = slots.active && activeKey && slots.active.notAfter > now;
+  const usable = slots.active && activeKey && slots.active.notAfter > now && !kind.condemns?.(slots.active);
   await publishSlots().catch((error: unknown) => {
     // What signs can go on, and was told to those above before: they may be away now.
     if (!usable || !isUpstreamFault(error)) throw error;
@@ -212,12 +218,11 @@ export async function startAuthority<Signer>(
     if (slots.active)
       log.warn(
         { authority: slots.active.id },
-        `${kind.name} authority is expired or its key is gone: making a new one`,
+        `${kind.name} authority is expired, its key is gone or its root is revoked: making a new one`,
       );
-    const ready =
-      (await keyOf(slots.prepared)) && (slots.prepared as Slot).notAfter > now
-        ? (slots.prepared as Slot)
-        : await makePrepared();
+    const { prepared } = slots;
+    const isReady = prepared && prepared.notAfter > now && !kind.condemns?.(prepared) && (await keyOf(prepared));
+    const ready = isReady ? prepared : await makePrepared();
     await makeActive(ready.id);
   }
   const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId)).add(slots.requested);
@@ -287,6 +292,12 @@ export async function startAuthority<Signer>(
         await save({ ...slots, old: { ...(slots.old as Slot), tainted: true } });
         return true;
       }),
+    taintBelow: (rootId) =>
+      inTurn(async () => {
+        const { old } = slots;
+        if (old && old.upstream?.id === rootId && !old.tainted)
+          await save({ ...slots, old: { ...old, tainted: true } });
+      }),
     forgetRoot: (rootId) =>
       inTurn(async () => {
         const { old, ...rest } = slots;
@@ -312,7 +323,7 @@ export async function startAuthority<Signer>(
 
   /** A clock that jumped far, a lost key or another configuration leave a prepared authority that is of no use. */
   async function isUsable(slot: Slot | undefined): Promise<boolean> {
-    if (!slot || slot.notAfter <= clock.now() || kind.suits?.(slot) === false) return false;
+    if (!slot || slot.notAfter <= clock.now() || kind.suits?.(slot) === false || kind.condemns?.(slot)) return false;
     return (await keyOf(slot)) !== undefined;
   }
 

@@ -10,22 +10,32 @@ import { bundlePruneAt } from '../../src/spiffe/lifetime.ts';
 import type { SteadyUpstream } from '../upstream/steady.ts';
 import type { UpstreamState } from '../upstream/upstream.ts';
 import type { Authority, AuthorityKind } from './authority.ts';
+import type { DistrustedRoots } from './distrust.ts';
 import type { JwtSigner } from './jwt.ts';
 import type { OwnBundle } from './own-bundle.ts';
+import type { UpstreamRoots } from './upstream-roots.ts';
 import type { X509Signer } from './x509.ts';
+
+export interface FollowPorts {
+  readonly distrusted: DistrustedRoots;
+  readonly roots: UpstreamRoots;
+  readonly clock: Clock;
+  readonly log: Log;
+}
 
 /** Takes over what the upstream holds now. Called every few seconds. */
 export async function followUpstream(
   upstream: SteadyUpstream,
   x509: Authority<X509Signer>,
   bundle: OwnBundle,
-  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  { distrusted, roots, clock, log }: FollowPorts,
 ): Promise<void> {
+  await roots.heed();
   const state = await upstream.state();
   if (state === undefined) return;
   let gone: readonly X509Authority[] = [];
   const after = await bundle.edit((before) => {
-    const merged = merge(before, state, clock.now());
+    const merged = merge(before, state, clock.now(), distrusted.of);
     gone = merged.gone;
     return merged.bundle;
   });
@@ -66,11 +76,17 @@ export function announcedJwt(
   };
 }
 
-/** Pure. `bundle` is undefined when nothing changes; `gone` are the roots taken out. @param now milliseconds */
+/**
+ * Pure. `bundle` is undefined when nothing changes; `gone` are the roots taken out. A root that was revoked here is not
+ * taken again.
+ * @param now milliseconds
+ * @param distrusted what is known against a root, by its id
+ */
 export function merge(
   before: Bundle,
   state: UpstreamState,
   now: number,
+  distrusted: DistrustedRoots['of'],
 ): { bundle: Bundle | undefined; gone: readonly X509Authority[] } {
   const { jwtAuthorities: jwt, witAuthorities: wit } = state;
   // Only one that holds the whole bundle says by its silence that something is revoked.
@@ -82,7 +98,8 @@ export function merge(
     .map((one) => (theirs.get(key(one)) && !one.tainted ? { ...one, tainted: true } : one));
   const ours = new Set(before.x509Authorities.map(key));
   // What this server would remove again soon is not taken.
-  const isOfUse = ({ certificate }: X509Authority) => bundlePruneAt(parseCertificate(certificate).notAfter) > now;
+  const isOfUse = ({ certificate }: X509Authority) =>
+    bundlePruneAt(parseCertificate(certificate).notAfter) > now && distrusted(rootIdOf(certificate)) !== 'revoked';
   const x509Authorities = [...kept, ...state.x509Authorities.filter((one) => !ours.has(key(one)) && isOfUse(one))];
   const x509Changed =
     x509Authorities.length !== before.x509Authorities.length ||

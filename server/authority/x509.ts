@@ -24,6 +24,7 @@ import { backdate } from '../../src/spiffe/lifetime.ts';
 import { roomBelow } from '../upstream/minted.ts';
 import type { SteadyUpstream } from '../upstream/steady.ts';
 import type { AuthorityKind } from './authority.ts';
+import type { DistrustedRoots } from './distrust.ts';
 import type { Slot } from './slots.ts';
 
 export interface CaSubject {
@@ -46,17 +47,23 @@ export interface X509Signer {
   readonly room: number;
 }
 
-/** @param lifetime milliseconds */
+/**
+ * @param lifetime milliseconds
+ * @param distrusted what is known against roots above; absent where there never were any
+ */
 export function x509Kind(
   trustDomain: TrustDomain,
   subject: CaSubject,
   lifetime: number,
   random: Random,
+  distrusted?: DistrustedRoots,
 ): AuthorityKind<X509Signer> {
   return {
     name: 'X.509',
     prefix: 'x509',
     suits: (slot) => slot.upstream === undefined,
+    condemns: ({ upstream }) =>
+      upstream && distrusted?.of(upstream.id) === 'revoked' ? `its root ${upstream.id} is revoked` : undefined,
 
     async make(key, now) {
       const serial = newSerial(random);
@@ -91,6 +98,7 @@ export function x509Kind(
     signer: signerOf,
 
     publish(bundle, slot) {
+      if (slot.upstream && distrusted?.of(slot.upstream.id) === 'revoked') return undefined;
       const der = anchorOf(slot);
       const there = bundle.x509Authorities.find(({ certificate }) => certificate.equals(der));
       // A root above this server is tainted by itself, not with what it signed.
@@ -118,10 +126,11 @@ export function upstreamX509Kind(
   subject: CaSubject,
   lifetime: number,
   random: Random,
+  distrusted: DistrustedRoots,
   upstream: SteadyUpstream,
 ): AuthorityKind<X509Signer> {
   return {
-    ...x509Kind(trustDomain, subject, lifetime, random),
+    ...x509Kind(trustDomain, subject, lifetime, random, distrusted),
     isRemote: true,
     suits: (slot) => slot.upstream !== undefined,
 
@@ -130,7 +139,7 @@ export function upstreamX509Kind(
       const serial = hash('sha256', key.publicKey, 'buffer').subarray(0, 16);
       const asked = { uri: trustDomainId(trustDomain), subject: caName(subject, serial) };
       const csr = await writeCsr(key, asked, (info) => key.sign(info, 'der'));
-      const { path } = await upstream.mint(csr, key.publicKey, lifetime);
+      const { path } = await upstream.mint(csr, key.publicKey, lifetime, distrusted.of);
       const { certificate, intermediates, root, rootId, notAfter } = path;
       return {
         id: authorityId(certificate),

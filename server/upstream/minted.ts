@@ -40,7 +40,12 @@ export interface MintedPath {
  */
 export function checkMinted(
   { chain, roots }: Minted,
-  asked: { readonly spki: Buffer; readonly trustDomain: TrustDomain },
+  asked: {
+    readonly spki: Buffer;
+    readonly trustDomain: TrustDomain;
+    /** `tainted` or `revoked`, of roots that are so here whatever the upstream says; absent for none. */
+    readonly distrusted?: (rootId: string) => string | undefined;
+  },
   now: number,
 ): MintedPath {
   if (chain.length === 0 || chain.length > certificateLimits.chain)
@@ -54,15 +59,30 @@ export function checkMinted(
   const foreign = certificate.uris.find((uri) => uri !== own);
   if (foreign !== undefined) throw refused(`a certificate for ${quote(foreign)}; ${quote(own)} was asked for`);
 
-  const trusted = roots.filter(({ tainted }) => !tainted).map((root) => parse(root.certificate, 'root'));
-  if (trusted.length === 0)
+  const untainted = roots.filter(({ tainted }) => !tainted).map((root) => parse(root.certificate, 'root'));
+  if (untainted.length === 0)
     throw refused(roots.length === 0 ? 'no root certificate' : 'only root certificates that are tainted');
+  const against = (root: Certificate): string | undefined => asked.distrusted?.(authorityId(root));
+  const trusted = untainted.filter((root) => against(root) === undefined);
+  const below = untainted.find((root) => against(root) !== undefined && leadsTo(root));
+  if (below !== undefined && !trusted.some(leadsTo))
+    throw refused(
+      `a certificate below root ${authorityId(below)}, which is ${against(below)} here`,
+      'Have the upstream authority sign below another root.',
+    );
   let path: Certificate[];
   try {
     path = verifyChain(certificate, above, trusted, now);
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
     throw refused(`a chain that does not verify: ${error.message.replace(/^certificate is not valid: /, '')}`);
+  }
+  function leadsTo(root: Certificate): boolean {
+    try {
+      return verifyChain(certificate, above, [root], now).length > 0;
+    } catch {
+      return false;
+    }
   }
   const room = roomBelow(path);
   if (room < 0)

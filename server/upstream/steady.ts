@@ -18,8 +18,16 @@ export interface SteadyUpstream {
   readonly name: string;
   /** Whether keys of tokens go to the whole trust domain through it. */
   readonly publishes: boolean;
-  /** @param ttl milliseconds */
-  mint(csr: Buffer, spki: Buffer, ttl: number): Promise<{ minted: Minted; path: MintedPath }>;
+  /**
+   * @param ttl milliseconds
+   * @param distrusted what is known against a root, by its id
+   */
+  mint(
+    csr: Buffer,
+    spki: Buffer,
+    ttl: number,
+    distrusted: (rootId: string) => string | undefined,
+  ): Promise<{ minted: Minted; path: MintedPath }>;
   /** Undefined where only `mint` tells. */
   state(): Promise<UpstreamState | undefined>;
   publish(kind: 'jwt' | 'wit', key: JwtAuthority): Promise<readonly JwtAuthority[]>;
@@ -111,10 +119,10 @@ export function steadyUpstream(
   return {
     name: upstream.name,
     publishes: upstream.publish !== undefined,
-    mint: (csr, spki, ttl) =>
+    mint: (csr, spki, ttl, distrusted) =>
       call('mint', async (signal) => {
         const minted = await upstream.mint(csr, ttl, signal);
-        return { minted, path: checkMinted(minted, { spki, trustDomain }, clock.now()) };
+        return { minted, path: checkMinted(minted, { spki, trustDomain, distrusted }, clock.now()) };
       }),
     async state() {
       return upstream.state && call('state', (signal) => upstream.state!(signal));

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isSignedBy } from '../../src/crypto/certificate.ts';
+import { authorityId, isSignedBy } from '../../src/crypto/certificate.ts';
+import { verifyChain } from '../../src/crypto/chain.ts';
 import { type Pair, type SvidUpdate, startPair } from '../support/pair.ts';
+import { upstreamFiles } from '../support/upstream-files.ts';
 
 const authority = 'spire.api.server.localauthority.v1.LocalAuthority';
 const minute = 60_000;
@@ -57,4 +59,49 @@ test('a tainted authority is left by every SVID before it is revoked', async (t)
   await pair.admin.call(authority, 'RevokeX509Authority', { authority_id: state.authority_id });
   await updateWith(pair, stream, ({ bundle }) => !bundle.some(({ der }) => der.equals(old.der)));
   await stream.close();
+});
+
+test('below an upstream authority: a tainted root is left by agent and workload at once, a revoked one is in no bundle, and the agent is served on', async (t) => {
+  const files = await upstreamFiles(Date.now());
+  t.after(files.close);
+  const pair = await startPair(t, { server: files.flags });
+  await pair.admin.createEntry('/web');
+  const stream = pair.watchX509();
+  const rootIds = ({ bundle }: SvidUpdate) => bundle.map(authorityId);
+  const next = async (wanted: (update: SvidUpdate) => boolean): Promise<SvidUpdate> => {
+    for (;;) {
+      const [update] = await pair.pass(stream.next(), 1000);
+      assert.ok(update);
+      verifyChain(update.leaf, update.intermediates, update.bundle, pair.clock.now());
+      if (wanted(update)) return update;
+    }
+  };
+  const old = files.root();
+  const first = await next(() => true);
+  assert.deepEqual(rootIds(first), [old]);
+
+  const root = await files.rotate();
+  const { prepared_authority: prepared } = await pair.admin.call(authority, 'PrepareX509Authority', {});
+  await next((update) => rootIds(update).includes(root));
+  await pair.admin.call(authority, 'ActivateX509Authority', { authority_id: prepared.authority_id });
+  const agents = 'spire.api.server.agent.v1.Agent';
+  const serial = async () => (await pair.admin.call(agents, 'ListAgents', {})).agents[0].x509svid_serial_number;
+  const before = await serial();
+  await pair.admin.call(authority, 'TaintX509UpstreamAuthority', { subject_key_id: old });
+  const moved = await next(({ intermediates }) => authorityId(intermediates[0]!) === prepared.authority_id);
+  assert.deepEqual(rootIds(moved).sort(), [old, root].sort(), 'the tainted root is trusted until it is revoked');
+  for (let look = 0; look < 100 && (await serial()) === before; look++) await pair.clock.advance(1000);
+  assert.notEqual(await serial(), before, 'the agent renews its own SVID too');
+
+  await pair.admin.call(authority, 'RevokeX509UpstreamAuthority', { subject_key_id: old });
+  await next((update) => rootIds(update).length === 1 && rootIds(update)[0] === root);
+  await pair.stopAgent();
+  await pair.startAgent();
+  await pair.admin.createEntry('/later');
+  const again = pair.watchX509();
+  const served = await pair.pass(again.next(), 1000);
+  assert.ok(
+    served.every(({ leaf, intermediates, bundle }) => verifyChain(leaf, intermediates, bundle, pair.clock.now())),
+  );
+  await again.close();
 });

@@ -31,6 +31,8 @@ export interface PairOptions {
 export interface SvidUpdate {
   readonly spiffeId: string;
   readonly leaf: Certificate;
+  /** What stands between the leaf and an authority of the bundle. */
+  readonly intermediates: readonly Certificate[];
   readonly bundle: readonly Certificate[];
 }
 
@@ -182,11 +184,11 @@ export async function startPair(test: TestContext, options: PairOptions = {}): P
         async next() {
           const { value, done } = await stream.next();
           if (done) throw new Error('the stream ended');
-          return value.svids.map((svid: { spiffe_id: string; x509_svid: Buffer; bundle: Buffer }) => ({
-            spiffeId: svid.spiffe_id,
-            leaf: parseCertificate(splitCertificates(svid.x509_svid)[0] as Buffer),
-            bundle: splitCertificates(svid.bundle).map(parseCertificate),
-          }));
+          return value.svids.map((svid: { spiffe_id: string; x509_svid: Buffer; bundle: Buffer }) => {
+            const [leaf, ...intermediates] = splitCertificates(svid.x509_svid).map(parseCertificate);
+            const bundle = splitCertificates(svid.bundle).map(parseCertificate);
+            return { spiffeId: svid.spiffe_id, leaf: leaf as Certificate, intermediates, bundle };
+          });
         },
         async close() {
           await stream.return?.();

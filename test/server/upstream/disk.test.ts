@@ -1,53 +1,20 @@
 /** Upstream `disk`: real files, read at each signature; what is wrong with them is said, and the server goes on. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rm, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { diskUpstream } from '../../../server/upstream/disk.ts';
-import { pemEncode } from '../../../src/crypto/pem.ts';
 import { systemRandom } from '../../../src/run/random.ts';
 import { upstreamSuite } from '../../suites/upstream.ts';
-import { type TestAuthority, testAuthority } from '../../support/ca.ts';
+import { testAuthority } from '../../support/ca.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { testServer } from '../../support/server.ts';
-
-const day = 24 * 3_600_000;
-const pem = (...all: readonly Buffer[]) => all.map((der) => pemEncode('CERTIFICATE', der)).join('');
+import { upstreamFiles } from '../../support/upstream-files.ts';
 
 async function files(options: { intermediate?: boolean; pathLength?: number } = {}) {
   const clock = drivenClock();
-  const dir = await mkdtemp(join(tmpdir(), 'mutual-'));
-  const at = (file: string) => join(dir, file);
-  const { intermediate = false, ...wishes } = options;
-  const newRoot = () =>
-    testAuthority({ now: clock.now(), root: { uris: [], notAfter: clock.now() + 30 * day, ...wishes } });
-  async function put(authority: TestAuthority, root = authority): Promise<void> {
-    await writeFile(at('cert.pem'), pem(...(authority === root ? [authority.der] : authority.above)));
-    await writeFile(at('key.pem'), pemEncode('PRIVATE KEY', authority.key.exportPkcs8()), { mode: 0o600 });
-    await writeFile(at('roots.pem'), pem(root.der));
-  }
-  async function rotate(): Promise<void> {
-    const root = newRoot();
-    await put(intermediate ? root.intermediate({ uris: [], notAfter: clock.now() + 30 * day }) : root, root);
-  }
-  await rotate();
-  const paths = {
-    certFile: at('cert.pem'),
-    keyFile: at('key.pem'),
-    ...(intermediate && { bundleFile: at('roots.pem') }),
-  };
-  const flags = {
-    'upstream-authority': 'disk',
-    ...Object.fromEntries(
-      Object.entries(paths).map(([key, path]) => [
-        `upstream-disk-${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
-        path,
-      ]),
-    ),
-  };
-  const upstream = diskUpstream(paths, { clock, random: systemRandom });
-  return { upstream, clock, flags, at, put, rotate, close: () => rm(dir, { recursive: true, force: true }) };
+  const kept = await upstreamFiles(clock.now(), options);
+  const rotate = async (): Promise<void> => void (await kept.rotate());
+  return { ...kept, clock, rotate, upstream: diskUpstream(kept.paths, { clock, random: systemRandom }) };
 }
 
 upstreamSuite('disk, a root', () => files());
