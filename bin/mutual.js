@@ -28,17 +28,21 @@ function load() {
   // In the package's own directory: in the shared temporary one, others could leave code for us to run.
   const modules = join(root, 'node_modules');
   module.enableCompileCache?.(join(existsSync(modules) ? modules : root, '.cache', 'mutual'));
-  const built = join(root, 'dist', 'mutual.js');
+  const built = join(root, 'dist', 'mutual.cjs');
   const source = join(root, 'cli', 'main.ts');
   const program = existsSync(built) && isCurrent(built, source) ? built : source;
   if (!existsSync(program)) {
     say(`mutual is not complete: neither ${built} nor ${source} is there; run "npm run build", or install it anew.`);
     return;
   }
-  import(pathToFileURL(program).href).catch((error) => {
-    console.error(error);
-    process.exitCode = 1;
-  });
+  // The bundle by require: to import it, Node would read it through once more for the names it exports.
+  if (program === built) module.createRequire(import.meta.url)(built);
+  else {
+    import(pathToFileURL(program).href).catch((error) => {
+      console.error(error);
+      process.exitCode = 1;
+    });
+  }
 }
 
 /** Whether no source changed after the build. An installed package has no sources. */
@@ -47,7 +51,8 @@ function isCurrent(built, source) {
   const made = statSync(built).mtimeMs;
   const changedIn = (directory) =>
     readdirSync(directory, { withFileTypes: true }).some((entry) => {
-      const path = join(directory, entry.name);
+      // Hundreds of files at each start of a checkout: to join() them takes longer than to look at them.
+      const path = `${directory}/${entry.name}`;
       if (entry.isDirectory()) return changedIn(path);
       return /\.(ts|proto)$/.test(entry.name) && !entry.name.endsWith('.d.ts') && statSync(path).mtimeMs > made;
     });

@@ -47,10 +47,14 @@ function nameOfUser(): string {
   }
 }
 
-if (words[0] === 'complete' && words[1] === '--') {
-  const { complete } = await import('./completion.ts');
-  await complete(words.slice(2));
-} else {
+// Not awaited at the top level: the bundle is a CommonJS module.
+async function main(): Promise<void> {
+  if (words[0] === 'complete' && words[1] === '--') {
+    const { complete } = await import('./completion.ts');
+    return complete(words.slice(2));
+  }
   const code = await run(words, ports);
   process.stdout.write('', () => process.exit(code));
 }
+
+void main();

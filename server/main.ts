@@ -5,8 +5,8 @@ import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
+import { begin } from './begin.ts';
 import { readServerOptions } from './config.ts';
-import { startServer } from './server.ts';
 import { openStore } from './store/open.ts';
 
 /** What `server migrate` has done. */
@@ -48,7 +48,10 @@ export async function runServer(sources: Sources): Promise<void> {
   const reopen = (): void => log.reopen();
   process.on('SIGUSR2', reopen);
   try {
-    const server = await startServer(options, { clock, random: systemRandom, log });
+    const ports = { clock, random: systemRandom, log };
+    const begun = await begin(options, ports);
+    const { startServer } = await import('./server.ts');
+    const server = await startServer(options, ports, begun);
     growNursery();
     const stop = (signal: NodeJS.Signals): void => {
       log.info({ signal }, 'server stopping');

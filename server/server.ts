@@ -39,8 +39,8 @@ import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
 import { startAuthorities } from './authorities.ts';
+import { type Begun, begin } from './begin.ts';
 import type { ServerOptions } from './config.ts';
-import { openDataDir } from './data-dir.ts';
 import { watchers } from './entries/watchers.ts';
 import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
@@ -50,7 +50,6 @@ import { issuanceRecorder } from './revocation/recorder.ts';
 import { revoker } from './revocation/revoke.ts';
 import { conduct } from './rotation/conduct.ts';
 import { holdings } from './rotation/holdings.ts';
-import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
 import { openUpstream } from './upstream/open.ts';
 import { steadyUpstream } from './upstream/steady.ts';
@@ -83,8 +82,11 @@ const freshEvery = 5_000;
 const grace = 5_000;
 const readAgainAfter = 1_000;
 
-/** Starts a server. Throws a Fault that says what is in the way; nothing is left running then. */
-export async function startServer(options: ServerOptions, ports: ServerPorts): Promise<RunningServer> {
+/**
+ * Starts a server, from where it was begun if it was. Throws a Fault that says what is in the way; nothing is left running
+ * then.
+ */
+export async function startServer(options: ServerOptions, ports: ServerPorts, begun?: Begun): Promise<RunningServer> {
   const { clock, random, log } = ports;
   const { trustDomain } = options;
   const undo: (() => Promise<void> | void)[] = [];
@@ -96,9 +98,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts): P
     return closing;
   };
   try {
-    const serverName = await openDataDir(options.dataDir, trustDomain, random);
-    const store =
-      ports.store ?? (await openStore({ url: options.database, clock, random, migrate: options.migrateAtStart }));
+    const { serverName, store: opening } = begun ?? (await begin(options, ports));
+    const store = await opening;
     undo.push(() => store.close());
     await store.claim(trustDomain);
     const owner = { trustDomain, server: serverName, dataDir: options.dataDir };

@@ -128,4 +128,4 @@ async function start({ path, waitMs, logId, migrate: allowed }: WorkerStart): Pr
   }
 }
 
-await start(workerData as WorkerStart);
+void start(workerData as WorkerStart);

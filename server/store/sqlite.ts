@@ -21,7 +21,7 @@ interface Waiting {
 
 /** The worker's file lies beside this one, in the source and in a bundle. */
 function workerFile(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.js', import.meta.url);
+  return new URL(import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.cjs', import.meta.url);
 }
 
 /**

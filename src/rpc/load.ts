@@ -5,11 +5,11 @@
  * bytes as Buffer, absent fields with their defaults (messages: null), and per oneof its own name holding the set field's.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
 import { quote } from '../errors.ts';
+import { protobuf } from './protobuf.ts';
 
 /** How messages look in TypeScript; the generated types are made with the same options (tools/proto-types.ts). */
 export const messageOptions = { longs: String, enums: String, defaults: true, arrays: true, oneofs: true } as const;
@@ -67,8 +67,7 @@ export interface MessageCodec {
   decode(bytes: Uint8Array): any;
 }
 
-// The parts of protobufjs that are used here. The package comes with proto-loader, whose own entry point builds
-// descriptors of every message at once: three times the work, and only reflection wants them.
+// The parts of protobufjs that are used here.
 export interface ProtoNode {
   readonly name: string;
   /** With a leading dot. */
@@ -109,6 +108,9 @@ interface ProtoMethod {
   readonly resolvedResponseType: ProtoType;
   resolve(): unknown;
 }
+export interface Protobuf {
+  readonly Root: { new (): ProtoRoot; fromJSON(json: object): ProtoRoot };
+}
 interface ProtoRoot {
   resolvePath(origin: string, target: string): string;
   loadSync(files: readonly string[], options: { keepCase: true }): void;
@@ -117,7 +119,6 @@ interface ProtoRoot {
   toJSON(): object;
 }
 
-const require = createRequire(import.meta.url);
 /** Where the .proto files are: beside a bundle, or in the checkout. */
 export const protoDirectory = ['proto', '../../proto']
   .map((relative) => fileURLToPath(new URL(relative, import.meta.url)))
@@ -214,8 +215,4 @@ function storedRoot(): ProtoRoot | undefined {
 function contracts(): string {
   if (protoDirectory === undefined) throw new Error('the directory proto/ is missing from this installation');
   return protoDirectory;
-}
-
-function protobuf(): { Root: { new (): ProtoRoot; fromJSON(json: object): ProtoRoot } } {
-  return createRequire(join(dirname(require.resolve('@grpc/proto-loader')), 'index.js'))('protobufjs');
 }

@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test';
 import { root } from '../../tools/run.ts';
 
 const built = join('node_modules', '.cache', `build-${process.pid}`);
-const program = join(root, built, 'mutual.js');
+const program = join(root, built, 'mutual.cjs');
 
 before(() => {
   const { status, stderr } = spawnSync(process.execPath, [join(root, 'tools', 'build.ts'), built], {
@@ -22,8 +22,8 @@ after(() => rmSync(join(root, built), { recursive: true, force: true }));
 
 test('the build has the command, the worker of the store and the contracts, and nothing half made', () => {
   for (const name of [
-    'mutual.js',
-    'sqlite-worker.js',
+    'mutual.cjs',
+    'sqlite-worker.cjs',
     join('proto', 'workload.proto'),
     join('proto', 'descriptor.json'),
   ]) {

@@ -23,12 +23,14 @@ const pretendOld = `if (process.env.MUTUAL_LAUNCHED === undefined) {
   Object.defineProperty(process, 'version', { value: 'v20.20.2' });
 }`;
 
-const program = `
+/** The sources are modules to import, a build is one to require: each says where it lies. */
+const program = (directory: string): string => `
+const directory = ${directory};
 if (process.argv[2] === 'wait') {
   setInterval(() => {}, 1000);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGUSR2']) process.on(signal, () => { console.log('got', signal); process.exit(9); });
 }
-console.log('args', JSON.stringify(process.argv.slice(2)), process.env.MUTUAL_LAUNCHED, import.meta.url.split('/').at(-2));
+console.log('args', JSON.stringify(process.argv.slice(2)), process.env.MUTUAL_LAUNCHED, directory);
 if (process.argv[2] === 'kill') process.kill(process.pid, 'SIGKILL');
 if (process.argv[2] === 'code') process.exitCode = 3;
 `;
@@ -39,7 +41,7 @@ function checkout(t: TestContext): string {
   for (const directory of ['bin', 'cli']) mkdirSync(join(place, directory));
   copyFileSync(join(root, 'bin', 'mutual.js'), join(place, 'bin', 'mutual.js'));
   writeFileSync(join(place, 'package.json'), '{"type":"module"}');
-  writeFileSync(join(place, 'cli', 'main.ts'), program);
+  writeFileSync(join(place, 'cli', 'main.ts'), program("import.meta.url.split('/').at(-2)"));
   writeFileSync(join(place, 'old.mjs'), pretendOld);
   return place;
 }
@@ -85,7 +87,7 @@ test('on a Node that is new enough it runs the sources, arguments and exit code 
 test('a build that is not older than the sources is run instead of them', async (t) => {
   const place = checkout(t);
   mkdirSync(join(place, 'dist'));
-  writeFileSync(join(place, 'dist', 'mutual.js'), program);
+  writeFileSync(join(place, 'dist', 'mutual.cjs'), program("__dirname.split('/').at(-1)"));
   const past = new Date(Date.now() - 60_000);
   utimesSync(join(place, 'cli', 'main.ts'), past, past);
   assert.match((await finished(launch(place, []))).text, / dist\n$/);
