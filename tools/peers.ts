@@ -107,6 +107,13 @@ export const peers: readonly Peer[] = [
     path: '/usr/sbin/nginx',
   },
   {
+    name: 'softhsm',
+    tier: 1,
+    version: '2',
+    recipe: { kind: 'apt', package: 'softhsm2' },
+    path: '/usr/lib/softhsm/libsofthsm2.so',
+  },
+  {
     name: 'dockerd',
     tier: 1,
     version: '20',

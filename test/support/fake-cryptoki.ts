@@ -51,6 +51,8 @@ export interface FakeToken {
   readonly logins: string[];
   pin: string;
   label: string;
+  /** Whose library it says it is. As SoftHSM it fails whatever is called while a key is being made. */
+  manufacturer: string;
   /** As when it is pulled out: sessions, login and handles are gone, and every call fails while it is out. */
   pull(): void;
   plugIn(): void;
@@ -67,12 +69,14 @@ export function fakeToken(): FakeToken {
   let next = 100;
   let loggedIn = false;
   let isIn = true;
+  let making = 0;
   const handle = (number: number): Handle => {
     const made = Buffer.alloc(8);
     made.writeUInt32LE(number);
     return made;
   };
   const sessionOf = (given: Handle) => {
+    if (making > 0 && fake.manufacturer === 'SoftHSM') return fail('CKR_GENERAL_ERROR');
     if (!isIn) return fail('CKR_DEVICE_REMOVED');
     return sessions.get(given.readUInt32LE()) ?? fail('CKR_SESSION_HANDLE_INVALID');
   };
@@ -87,6 +91,9 @@ export function fakeToken(): FakeToken {
     C_Initialize(): void {
       if (next > 100) fail('CKR_CRYPTOKI_ALREADY_INITIALIZED');
       next++;
+    }
+    C_GetInfo(): { manufacturerID: string } {
+      return { manufacturerID: fake.manufacturer };
     }
     C_GetSlotList(): Handle[] {
       return isIn ? [handle(7)] : [];
@@ -115,6 +122,9 @@ export function fakeToken(): FakeToken {
     }
     async C_GenerateKeyPairAsync(session: Handle, { mechanism }: { mechanism: number }, pub: Template, priv: Template) {
       sessionOf(session);
+      making++;
+      await new Promise((resolve) => setImmediate(resolve));
+      making--;
       if (!loggedIn) fail('CKR_USER_NOT_LOGGED_IN');
       const given = (template: Template): Map<number, unknown> =>
         new Map(template.map(({ type, value }) => [type, typeof value === 'string' ? Buffer.from(value) : value]));
@@ -201,6 +211,7 @@ export function fakeToken(): FakeToken {
     logins: [],
     pin: '1234',
     label: 'mutual',
+    manufacturer: 'A maker of tokens',
     package: { PKCS11, ...constants },
     pull() {
       isIn = false;

@@ -76,6 +76,32 @@ test('sessions are kept for the next signature, a few of them', async () => {
   assert.equal(token.openSessions, 0);
 });
 
+for (const [manufacturer, fails] of [
+  ['SoftHSM', 0],
+  // That the stand-in notices: with any other library all goes on at once.
+  ['A maker that is no better', 1],
+] as const) {
+  test(`beside a key being made in ${manufacturer}, ${fails ? 'everything' : 'nothing'} else is called`, async () => {
+    const { token, opened, open } = under();
+    token.manufacturer = manufacturer;
+    const keys = await open();
+    const key = await keys.generate('a', 'ec-p256');
+    if (fails) token.manufacturer = 'SoftHSM';
+    const all = await Promise.allSettled([
+      keys.generate('b', 'ec-p256'),
+      key.sign(Buffer.from('x'), 'der'),
+      keys.list(),
+      keys.generate('c', 'ec-p256'),
+      keys.remove('a'),
+      open('two'),
+    ]);
+    const failed = all.filter(({ status }) => status === 'rejected');
+    if (fails) assert.notEqual(failed.length, 0);
+    else assert.deepEqual(failed, []);
+    await opened.close();
+  });
+}
+
 test('a replaced key is destroyed two days later, on the token and whole', async () => {
   const { clock, token, opened, open } = under();
   const keys = await open();
