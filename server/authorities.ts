@@ -7,11 +7,12 @@ import type { Log } from '../src/log.ts';
 import type { Clock } from '../src/run/clock.ts';
 import { type Live, live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
+import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
 import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
 import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } from './authority/authority.ts';
 import { distrustedRoots } from './authority/distrust.ts';
-import { announcedJwt, followUpstream } from './authority/follow-upstream.ts';
+import { announcedJwt, followUpstream, publishUpward } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
 import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
@@ -38,6 +39,8 @@ export interface Authorities {
   readonly serverSvid: Live<ServerSvid>;
   /** Undefined when this server signs its own roots. */
   readonly roots: UpstreamRoots | undefined;
+  /** Publishes a key of a server below to all above this one; undefined where there is none that takes keys. */
+  readonly publishUpward: ((key: JwtAuthority) => Promise<Bundle>) | undefined;
   /** Does what time demands of all of them; called every few seconds. */
   keepFresh(): Promise<void>;
 }
@@ -162,6 +165,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     bundle,
     serverSvid,
     roots: upstream && roots,
+    publishUpward: upstream?.publishes ? (key) => publishUpward(key, upstream, bundle, clock) : undefined,
     async keepFresh() {
       const failures: unknown[] = [];
       // One that cannot be done must not keep the others from being done.

@@ -127,7 +127,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       }),
     );
     const lists = revocationLists({ store, world, keys, clock, log });
-    const above = await openUpstream(options.upstream, { clock, random });
+    const { requirePostQuantum } = options.tls;
+    const above = await openUpstream(options.upstream, { clock, random, trustDomain, requirePostQuantum });
     const upstream = above && steadyUpstream(above, trustDomain, ports);
     undo.push(() => upstream?.close());
     const authorities = await startAuthorities(options, {

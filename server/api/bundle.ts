@@ -99,6 +99,9 @@ export function bundleService(context: Context): Service {
       await limit(call, 'push');
       if (!jwt_authority) throw new Fault('input/invalid', 'missing JWT authority');
       const key = jwtKeyFromWire(jwt_authority, trustDomain);
+      // What this server would refuse is not sent on; above it first, so that nobody relies on a key that is known here only.
+      withAuthorities(own(), [], [key]);
+      await authorities.publishUpward?.(key);
       const bundle = await authorities.bundle.edit((before) => withAuthorities(before, [], [key]));
       await world.reach();
       return { jwt_authorities: bundle.jwtAuthorities.map(jwtKeyToWire) };

@@ -179,7 +179,6 @@ export function svidService(context: Context): Service {
         trustDomain,
         spki: request.spki,
         ttl: ttlOf(preferred_ttl, options.caTtl),
-        name: 'DOWNSTREAM-1',
       };
       const ca = await issueDownstreamCa(signer(), asked, clock.now(), random);
       log.info({ caller: rightsOf(call).id, serial: ca.serial }, 'downstream authority issued');

@@ -33,6 +33,11 @@ export async function followUpstream(
   await roots.heed();
   const state = await upstream.state();
   if (state === undefined) return;
+  // First of all, so that servers below that learn of the taint here are given what leads elsewhere.
+  const left = await leave(x509, state.x509Authorities, log).then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
   let gone: readonly X509Authority[] = [];
   const after = await bundle.edit((before) => {
     const merged = merge(before, state, clock.now(), distrusted.of);
@@ -44,11 +49,30 @@ export async function followUpstream(
     log.warn({ upstreamAuthority: id }, 'root taken out of the bundle, as upstream');
     await x509.forgetRoot(id);
   }
-  const { active } = x509.state();
-  const above = active?.upstream;
-  if (above && after.x509Authorities.some((one) => one.tainted && rootIdOf(one.certificate) === above.id)) {
-    if (await x509.leaveRoot(above.id)) log.warn({ upstreamAuthority: above.id }, 'left a tainted upstream authority');
-  }
+  if (left) throw left.error;
+  // Tainted here and not there, by an operator of this server.
+  await leave(x509, after.x509Authorities, log);
+}
+
+/** Replaces what signs below a root that is tainted. */
+async function leave(x509: Authority<X509Signer>, roots: readonly X509Authority[], log: Log): Promise<void> {
+  const above = x509.state().active?.upstream;
+  if (!above || !roots.some((one) => one.tainted && rootIdOf(one.certificate) === above.id)) return;
+  if (await x509.leaveRoot(above.id)) log.warn({ upstreamAuthority: above.id }, 'left a tainted upstream authority');
+}
+
+/** Has a key published to the whole trust domain through an upstream, and takes over the keys of all others. */
+export async function publishUpward(
+  key: JwtAuthority,
+  upstream: SteadyUpstream,
+  bundle: OwnBundle,
+  clock: Clock,
+): Promise<Bundle> {
+  const all = await upstream.publish('jwt', key);
+  return bundle.edit((before) => {
+    const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now(), false);
+    return jwtAuthorities && { ...before, jwtAuthorities };
+  });
 }
 
 /** The kind of JWT authority whose keys are published to the whole trust domain through an upstream. */
@@ -67,11 +91,7 @@ export function announcedJwt(
         expiresAt: Math.floor(slot.notAfter / 1000),
         tainted: false,
       };
-      const all = await upstream.publish('jwt', key);
-      await bundle.edit((before) => {
-        const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now(), false);
-        return jwtAuthorities && { ...before, jwtAuthorities };
-      });
+      await publishUpward(key, upstream, bundle, clock);
     },
   };
 }

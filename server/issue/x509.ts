@@ -2,6 +2,7 @@
  * X509-SVIDs. The ID comes from a stored entry or a proved node; of a request only the key is used. What does not change
  * from one certificate to the next is prepared once per authority, so that issuing costs little more than a signature.
  */
+import { hash } from 'node:crypto';
 import { KeyUsage } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
@@ -79,7 +80,7 @@ export async function issueX509Svid(
 /** Issues the certificate of a downstream authority of the same trust domain. */
 export function issueDownstreamCa(
   signer: X509Signer,
-  asked: { trustDomain: TrustDomain; spki: Buffer; ttl: number; name: string },
+  asked: { trustDomain: TrustDomain; spki: Buffer; ttl: number },
   now: number,
   random: Random,
 ): Promise<IssuedX509Svid> {
@@ -91,7 +92,7 @@ export function issueDownstreamCa(
   return issue(signer, now, random, 'here', {
     ttl: asked.ttl,
     spki: asked.spki,
-    subject: withOrganizationalUnit(signer.issuer.name, asked.name),
+    subject: withOrganizationalUnit(signer.issuer.name, downstreamUnit(asked.spki)),
     extensions: [
       ...authorityUsages,
       subjectKeyId(asked.spki),
@@ -100,6 +101,9 @@ export function issueDownstreamCa(
     ],
   });
 }
+
+/** SPIRE's numbers are the same for all servers beside each other; names that differ keep verifiers from a wrong chain. */
+const downstreamUnit = (spki: Buffer): string => `DOWNSTREAM-${hash('sha256', spki).slice(0, 16)}`;
 
 async function issue(
   signer: X509Signer,

@@ -1,13 +1,18 @@
 /** From the options of the server to its upstream authority: one row for each. */
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
+import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { diskUpstream } from './disk.ts';
 import type { UpstreamName, UpstreamOptions } from './options.ts';
+import { spireUpstream } from './spire.ts';
 import type { Upstream } from './upstream.ts';
 
 export interface UpstreamPorts {
   readonly clock: Clock;
   readonly random: Random;
+  readonly trustDomain: TrustDomain;
+  /** Whether every connection needs a hybrid post-quantum key exchange. */
+  readonly requirePostQuantum: boolean;
 }
 
 type Open = (options: UpstreamOptions, ports: UpstreamPorts) => Upstream | Promise<Upstream>;
@@ -15,6 +20,7 @@ type Open = (options: UpstreamOptions, ports: UpstreamPorts) => Upstream | Promi
 /** The rules of the options see to it that the section of the chosen one is there. */
 const upstreams: Readonly<Record<UpstreamName, Open>> = {
   disk: ({ disk }, ports) => diskUpstream(disk!, ports),
+  spire: ({ spire }, ports) => spireUpstream(spire!, ports),
 };
 
 /** Opens what `upstream.authority` names; undefined for `none`. Throws `config/invalid`. */

@@ -1,8 +1,8 @@
 /** The options of upstream authorities. */
-import { choice, path } from '../../src/config/kinds.ts';
+import { choice, hostPort, path, socketPath } from '../../src/config/kinds.ts';
 import { type OptionsOf, optional, optionalSection, type Rule, required, section, setting } from '../../src/config.ts';
 
-const names = ['none', 'disk'] as const;
+const names = ['none', 'disk', 'spire'] as const;
 export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
 
 export const upstreamSection = section(
@@ -18,12 +18,22 @@ export const upstreamSection = section(
       keyFile: required(path, 'The PEM file of its key.'),
       bundleFile: optional(path, 'The PEM file of the roots. Needed when the certificate is no root itself.'),
     }),
+    spire: optionalSection(
+      'Another SPIFFE server of this trust domain, above this one: Mutual or SPIRE. Below it this server needs an entry marked downstream.',
+      {
+        server: required(hostPort(1), 'Where that server listens.'),
+        workloadApiSocket: required(
+          socketPath,
+          'The Workload API of an agent below that server, which gives this one its SVID there.',
+        ),
+      },
+    ),
   },
 );
 
 export type UpstreamOptions = OptionsOf<typeof upstreamSection.table>;
 
-const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk' };
+const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire' };
 
 export const upstreamRules: readonly Rule<{ readonly upstream: UpstreamOptions }>[] = [
   {

@@ -25,10 +25,10 @@ export interface UpstreamUnderTest {
 const hour = 3_600_000;
 const signal = new AbortController().signal;
 
-export function upstreamSuite(title: string, make: () => Promise<UpstreamUnderTest>): void {
+export function upstreamSuite(title: string, make: (context: TestContext) => Promise<UpstreamUnderTest>): void {
   const claim = (what: string, body: (under: UpstreamUnderTest, context: TestContext) => Promise<void>): void => {
     test(`${title}: ${what}`, async (context) => {
-      const under = await make();
+      const under = await make(context);
       try {
         await body(under, context);
       } finally {

@@ -1,0 +1,161 @@
+/**
+ * The identity that a Workload API gives this process, followed as it renews: one stream, opened again when it ends. What
+ * was given stays in use until its own end, so that an agent may restart in between.
+ */
+import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { type Certificate, splitCertificates } from '../crypto/certificate.ts';
+import { asFault, Fault, quote, Status } from '../errors.ts';
+import { type Backoff, backoffDelay } from '../run/backoff.ts';
+import { type Clock, sleep } from '../run/clock.ts';
+import type { Random } from '../run/random.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
+import { authorityCertificate, checkLeaf } from '../spiffe/x509-svid.ts';
+import { connectUnix } from './connect.ts';
+
+/** An X.509-SVID with its key, and the authorities of its own trust domain. */
+export interface X509Identity {
+  readonly id: SpiffeId;
+  /** DER, leaf first. */
+  readonly chain: readonly Buffer[];
+  readonly leaf: Certificate;
+  readonly key: KeyObject;
+  /** DER. */
+  readonly authorities: readonly Buffer[];
+}
+
+export interface X509Source {
+  /**
+   * The newest identity; before the first, what the agent says next. Throws why there is none: `peer/unavailable`,
+   * `caller/denied` when this process has no identity there, `svid/invalid` for one that is none or has expired.
+   */
+  current(signal: AbortSignal): Promise<X509Identity>;
+  /** Told after each change. */
+  onChange(told: (identity: X509Identity) => void): void;
+  close(): void;
+}
+
+/** Without it an agent refuses: it keeps a confused program from being tricked into a call (Workload Endpoint §3). */
+const metadata = { 'workload.spiffe.io': 'true' };
+const backoff: Backoff = { first: 500, most: 30_000, factor: 2 };
+
+/** @param socket path of the Workload API; it is connected to when it is first needed */
+export function x509Source(socket: string, { clock, random }: { clock: Clock; random: Random }): X509Source {
+  const channel = connectUnix(socket);
+  const ended = new AbortController();
+  const readers = new Set<(identity: X509Identity) => void>();
+  let identity: X509Identity | undefined;
+  let hurry = (): void => {};
+  let next = Promise.withResolvers<X509Identity>();
+  next.promise.catch(() => {});
+  let following: Promise<void> | undefined;
+
+  /** Whoever waits is told how the attempt went. */
+  function settle(outcome: X509Identity | Fault): void {
+    const { resolve, reject } = next;
+    next = Promise.withResolvers();
+    next.promise.catch(() => {});
+    if (outcome instanceof Fault) {
+      reject(outcome);
+      return;
+    }
+    identity = outcome;
+    resolve(outcome);
+    for (const told of [...readers]) told(outcome);
+  }
+
+  async function follow(signal: AbortSignal): Promise<void> {
+    for (let failures = 0; !signal.aborted; ) {
+      try {
+        for await (const response of channel.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata, signal })) {
+          settle(identityIn(response, socket));
+          failures = 0;
+        }
+        settle(new Fault('peer/unavailable', `the agent at ${quote(socket)} ended the stream`));
+      } catch (error) {
+        if (signal.aborted) break;
+        settle(explained(error, socket));
+      }
+      failures++;
+      const woken = new AbortController();
+      hurry = () => woken.abort(new Error('an identity is needed'));
+      await sleep(clock, backoffDelay(backoff, failures, random.unit()), AbortSignal.any([signal, woken.signal])).catch(
+        () => {},
+      );
+      hurry = () => {};
+      channel.reconnect();
+    }
+  }
+
+  return {
+    async current(signal) {
+      if (identity !== undefined) {
+        if (identity.leaf.notAfter > clock.now()) return identity;
+        hurry();
+        throw expired(identity, socket);
+      }
+      signal.throwIfAborted();
+      const { promise: given, reject } = Promise.withResolvers<never>();
+      given.catch(() => {});
+      const giveUp = (): void => reject(signal.reason);
+      signal.addEventListener('abort', giveUp, { once: true });
+      const { promise } = next;
+      following ??= follow(ended.signal);
+      hurry();
+      try {
+        return await Promise.race([promise, given]);
+      } finally {
+        signal.removeEventListener('abort', giveUp);
+      }
+    },
+    onChange(told) {
+      readers.add(told);
+    },
+    close() {
+      ended.abort(new Error('closed'));
+      settle(new Fault('peer/unavailable', `the Workload API at ${quote(socket)} is no longer followed`));
+      channel.close();
+    },
+  };
+}
+
+interface X509SvidResponse {
+  readonly svids: readonly { x509_svid: Buffer; x509_svid_key: Buffer; bundle: Buffer }[];
+}
+
+/** The first SVID is the one that an agent means for whoever does not choose (Workload API §4.4). */
+function identityIn({ svids: [svid] }: X509SvidResponse, socket: string): X509Identity {
+  if (svid === undefined) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no X.509-SVID`);
+  const chain = splitCertificates(svid.x509_svid);
+  const [first] = chain;
+  const leaf = first && authorityCertificate({ certificate: first, tainted: false });
+  if (leaf === undefined) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no certificate`);
+  const id = checkLeaf(leaf);
+  try {
+    const key = createPrivateKey({ key: Buffer.from(svid.x509_svid_key), format: 'der', type: 'pkcs8' });
+    return { id, chain, leaf, key, authorities: splitCertificates(svid.bundle) };
+  } catch (cause) {
+    throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent a key for ${quote(id)} that cannot be read`, {
+      cause,
+    });
+  }
+}
+
+function expired({ id, leaf }: X509Identity, socket: string): Fault {
+  const end = new Date(leaf.notAfter).toISOString();
+  return new Fault(
+    'svid/invalid',
+    `the SVID of ${quote(id)} expired at ${end}, and the agent at ${quote(socket)} gave no new one`,
+    {
+      hint: 'See that the agent runs and reaches its server.',
+    },
+  );
+}
+
+function explained(error: unknown, socket: string): Fault {
+  const fault = asFault(error);
+  if (fault.status !== Status.PERMISSION_DENIED) return fault;
+  return new Fault('caller/denied', `the agent at ${quote(socket)} has no identity for this process`, {
+    hint: 'Create an entry whose selectors fit it, below that agent.',
+    cause: error,
+  });
+}

@@ -1,0 +1,442 @@
+/** Upstream `spire`: below a real server of ours, with the SVID that a real agent of ours gives. */
+import assert from 'node:assert/strict';
+import { createPublicKey } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { openStore } from '../../../server/store/open.ts';
+import { spireUpstream } from '../../../server/upstream/spire.ts';
+import { generateKey } from '../../../src/crypto/algorithms.ts';
+import { authorityId, parseCertificate } from '../../../src/crypto/certificate.ts';
+import { makeCsr } from '../../../src/crypto/csr.ts';
+import { pemEncode } from '../../../src/crypto/pem.ts';
+import { Fault } from '../../../src/errors.ts';
+import { memoryKeys } from '../../../src/keys/memory.ts';
+import { systemRandom } from '../../../src/run/random.ts';
+import type { Bundle } from '../../../src/spiffe/bundle.ts';
+import { parseTrustDomain } from '../../../src/spiffe/id.ts';
+import { bundleFromWire } from '../../../src/wire/bundle.ts';
+import { upstreamSuite } from '../../suites/upstream.ts';
+import { testAuthority } from '../../support/ca.ts';
+import { type DrivenClock, drivenClock } from '../../support/clock.ts';
+import { type FakeSpireServer, fakeSpireServer, signed } from '../../support/fake-spire-server.ts';
+import { type Pair, type PairOptions, startPair } from '../../support/pair.ts';
+import { api, td, testServer } from '../../support/server.ts';
+
+/** A server and its agent, which knows this process as a server below. */
+async function above(context: TestContext, options: PairOptions = {}, entry: object = { downstream: true }) {
+  const pair = await startPair(context, options);
+  await pair.admin.createEntry('/nested', entry);
+  const updates = pair.watchX509();
+  await updates.next();
+  await updates.close();
+  const { host, port } = pair.server.address;
+  const at = { server: { host, port }, workloadApiSocket: pair.agent.socket };
+  return { pair, at, flags: flagsOf(at) };
+}
+const flagsOf = ({
+  server,
+  workloadApiSocket,
+}: {
+  server: { host: string; port: number };
+  workloadApiSocket: string;
+}) => ({
+  'upstream-authority': 'spire',
+  'upstream-spire-server': `${server.host}:${server.port}`,
+  'upstream-spire-workload-api-socket': workloadApiSocket,
+});
+const bundleAbove = async (pair: Pair) => bundleFromWire(await pair.admin.call(api.bundle, 'GetBundle', {}));
+const authority = (pair: Pair, method: string, request: object = {}) =>
+  pair.admin.call(api.localAuthority, method, request);
+
+upstreamSuite('spire, our server', async (context) => {
+  const { pair, at, flags } = await above(context);
+  const { clock } = pair;
+  const upstream = spireUpstream(at, { clock, random: systemRandom, trustDomain: td });
+  return {
+    upstream,
+    clock,
+    flags,
+    async rotate() {
+      const { prepared_authority: prepared } = await authority(pair, 'PrepareX509Authority');
+      await authority(pair, 'ActivateX509Authority', { authority_id: prepared.authority_id });
+    },
+    async close() {
+      await upstream.close?.();
+    },
+  };
+});
+
+test('keys of tokens go up, and come down to the servers beside', async (t) => {
+  const { pair, flags } = await above(t);
+  const { clock } = pair;
+  const [one, two] = [await testServer(t, { clock, flags }), await testServer(t, { clock, flags })];
+  const kidOf = async (server: typeof one) => {
+    const { active } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
+    return active.authority_id as string;
+  };
+  const kids = [await kidOf(one), await kidOf(two)];
+  const root = (await bundleAbove(pair)).jwtAuthorities.map(({ keyId }) => keyId);
+  for (const kid of kids) assert.ok(root.includes(kid), 'the root has it');
+  // The first was started before the second was there: it hears of its key at its next look.
+  await clock.advance(5_000);
+  for (let look = 0; look < 50 && (await one.bundle()).jwtAuthorities.length < 3; look++) await clock.advance(5_000);
+  assert.deepEqual((await one.bundle()).jwtAuthorities.map(({ keyId }) => keyId).sort(), [...root].sort());
+});
+
+test('a key that a server below publishes goes on to the root before it is told to be published', async (t) => {
+  const { pair, flags } = await above(t);
+  const server = await testServer(t, { clock: pair.clock, flags });
+  const agent = await server.attest();
+  await server.entry('/below', agent.id, { downstream: true });
+  const below = server.as(await server.mint('/below'));
+  const key = (keyId: string) => ({
+    public_key: generateKey('ec-p256').publicKey.export({ format: 'der', type: 'spki' }),
+    key_id: keyId,
+    expires_at: Math.floor(pair.clock.now() / 1000) + 3600,
+  });
+  const { jwt_authorities: given } = await below.call('bundle', 'PublishJWTAuthority', { jwt_authority: key('third') });
+  const ids = (keys: readonly { key_id: string }[]) => keys.map(({ key_id }) => key_id).sort();
+  const root = await bundleAbove(pair);
+  assert.ok(root.jwtAuthorities.some(({ keyId }) => keyId === 'third'));
+  assert.deepEqual(ids(given), root.jwtAuthorities.map(({ keyId }) => keyId).sort());
+  // One that is known already with another key is refused here, and not sent on.
+  const refusal = await below.refusal('bundle', 'PublishJWTAuthority', { jwt_authority: key('third') });
+  assert.match(refusal.message, /in the bundle already, with another key/);
+
+  await pair.stopServer();
+  const away = await below.refusal('bundle', 'PublishJWTAuthority', { jwt_authority: key('fourth') });
+  assert.equal(away.code, 'peer/unavailable');
+  assert.match(away.message, /upstream authority/);
+  assert.ok(!(await server.bundle()).jwtAuthorities.some(({ keyId }) => keyId === 'fourth'), 'not known here alone');
+});
+
+test('a root that is tainted above is left before the servers below hear of it, and forgotten when it is revoked', async (t) => {
+  const { pair, flags } = await above(t);
+  const { clock } = pair;
+  const stored = await openStore({ url: 'sqlite::memory:' });
+  t.after(() => stored.close());
+  const rootIds = (bundle: Bundle, tainted: boolean) =>
+    bundle.x509Authorities
+      .filter((one) => one.tainted === tainted)
+      .map(({ certificate }) => authorityId(parseCertificate(certificate)));
+  /** What signed when each bundle was written that says of a root that it is tainted. */
+  const signing: string[] = [];
+  const bundles: typeof stored.bundles = {
+    ...stored.bundles,
+    async put(bundle, expect) {
+      const [x509] = await stored.journal.list('x509');
+      if (rootIds(bundle, true).length > 0) signing.push(JSON.parse(x509!.text).active.upstream.id);
+      return stored.bundles.put(bundle, expect);
+    },
+  };
+  const server = await testServer(t, { clock, flags, store: { ...stored, bundles } });
+  const state = () => server.admin.call('localAuthority', 'GetX509AuthorityState');
+  const { active: first } = await state();
+  const old = first.upstream_authority_subject_key_id;
+  const { prepared_authority: next } = await authority(pair, 'PrepareX509Authority');
+  await authority(pair, 'ActivateX509Authority', { authority_id: next.authority_id });
+  await authority(pair, 'TaintX509Authority', { authority_id: old });
+
+  for (let look = 0; look < 100 && !rootIds(await server.bundle(), true).includes(old); look++)
+    await clock.advance(1_000);
+  assert.deepEqual(rootIds(await server.bundle(), true), [old]);
+  assert.ok(signing.length > 0);
+  assert.deepEqual([...new Set(signing)], [next.authority_id]);
+  const { active, old: left } = await state();
+  assert.equal(active.upstream_authority_subject_key_id, next.authority_id);
+  assert.equal(left.authority_id, first.authority_id);
+
+  await authority(pair, 'RevokeX509Authority', { authority_id: old });
+  for (let look = 0; look < 100 && (await state()).old; look++) await clock.advance(1_000);
+  assert.equal((await state()).old, null);
+  assert.deepEqual(rootIds(await server.bundle(), true), []);
+  assert.deepEqual(rootIds(await server.bundle(), false), [next.authority_id]);
+});
+
+test('three deep: what the lowest signs leads to the root, with every certificate between', async (t) => {
+  const { pair, flags } = await above(t);
+  const { clock } = pair;
+  const middle = await testServer(t, { clock, flags });
+  const agent = await middle.attest();
+  await middle.entry('/below', agent.id, { downstream: true });
+  const below = middle.as(await middle.mint('/below'));
+  const { privateKey } = generateKey('ec-p256');
+  const csr = makeCsr(privateKey, { uri: `spiffe://${td}` });
+  const { ca_cert_chain: chain } = await below.call('svid', 'NewDownstreamX509CA', { csr });
+  const certificates = chain.map((der: Buffer) => parseCertificate(der));
+  assert.equal(certificates.length, 2);
+  assert.deepEqual(certificates[0].spki, createPublicKey(privateKey).export({ format: 'der', type: 'spki' }));
+  const { active } = await middle.admin.call('localAuthority', 'GetX509AuthorityState');
+  assert.equal(authorityId(certificates[1]), active.authority_id);
+});
+
+/** What keeps a server from its start, in the words that its operator reads. */
+async function startRefused(t: TestContext, clock: DrivenClock, flags: object): Promise<string> {
+  const store = await openStore({ url: 'sqlite::memory:' });
+  const keys = memoryKeys();
+  t.after(() => store.close());
+  try {
+    await testServer(t, { clock, store, keys, flags: flags as Record<string, unknown> });
+  } catch (error) {
+    // Nothing but the key that is to be asked for again.
+    for (const { name, text } of [...(await store.journal.list('x509')), ...(await store.journal.list('jwt'))]) {
+      assert.deepEqual(Object.keys(JSON.parse(text)), ['requested'], `half made: ${name} ${text}`);
+    }
+    const bundle = await store.bundles.get(td);
+    assert.deepEqual(bundle?.x509Authorities ?? [], [], 'no root of it is trusted');
+    return (error as Error).message;
+  }
+  throw new Error('it started');
+}
+
+test('what is wrong with a real server above keeps the start, each with its sentence', async (t) => {
+  const { pair, at, flags } = await above(t);
+  const { clock } = pair;
+  const refused = (flags: object) => startRefused(t, clock, flags);
+
+  const nowhere = flagsOf({ ...at, workloadApiSocket: join(at.workloadApiSocket, '..', 'none.sock') });
+  assert.match(await refused(nowhere), /failed at signing our certificate authority: cannot reach "\S+none\.sock"/);
+  assert.match(
+    await refused({ ...flags, trustDomain: 'other.org' }),
+    /gives "spiffe:\/\/example\.org\/nested", which is of another trust domain than "other\.org"/,
+  );
+  await pair.stopServer();
+  assert.match(
+    await refused(flags),
+    /signing our certificate authority: cannot reach "127\.0\.0\.1:\d+": connect ECONNREFUSED/,
+  );
+});
+
+test('an entry that is not marked downstream, or none at all: a sentence that says what to do', async (t) => {
+  const plain = await above(t, {}, {});
+  assert.match(
+    await startRefused(t, plain.pair.clock, plain.flags),
+    /server at 127\.0\.0\.1:\d+ lets "spiffe:\/\/example\.org\/nested" have no authority/,
+  );
+  const pair = await startPair(t);
+  const { host, port } = pair.server.address;
+  const flags = flagsOf({ server: { host, port }, workloadApiSocket: pair.agent.socket });
+  assert.match(await startRefused(t, pair.clock, flags), /has no identity for this process/);
+});
+
+test('a real server above whose own path length allows nobody below it', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'mutual-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const now = Date.now();
+  const root = testAuthority({ now, root: { uris: [], pathLength: 1, notAfter: now + 30 * 24 * 3_600_000 } });
+  const files = { cert: join(dir, 'cert.pem'), key: join(dir, 'key.pem') };
+  await writeFile(files.cert, pemEncode('CERTIFICATE', root.der));
+  await writeFile(files.key, pemEncode('PRIVATE KEY', root.key.exportPkcs8()), { mode: 0o600 });
+  const server = {
+    'upstream-authority': 'disk',
+    'upstream-disk-cert-file': files.cert,
+    'upstream-disk-key-file': files.key,
+  };
+  const { pair, flags } = await above(t, { server });
+  assert.match(
+    await startRefused(t, pair.clock, flags),
+    /refuses: the path length above this server allows no authority below it/,
+  );
+});
+
+/** What an upstream may give that is none of use, and the sentence for it. */
+const wrongs: readonly [what: string, spoil: (fake: FakeSpireServer, clock: DrivenClock) => void, says: RegExp][] = [
+  [
+    'a chain that leads to another root',
+    (fake, clock) => {
+      const other = testAuthority({ now: clock.now() });
+      fake.sign = (spki) => signed(other, spki, clock);
+    },
+    /gave a chain that does not verify/,
+  ],
+  [
+    'a chain that lacks its middle',
+    (fake, clock) => {
+      const between = fake.root.intermediate();
+      fake.sign = (spki) => signed(between, spki, clock).slice(0, 1);
+    },
+    /gave a chain that does not verify/,
+  ],
+  [
+    'a certificate that has expired',
+    (fake, clock) => {
+      fake.sign = (spki) => signed(fake.root, spki, clock, { notAfter: clock.now() - 1000 });
+    },
+    /gave a chain that does not verify: .*expired/,
+  ],
+  [
+    'a root that has expired',
+    (fake, clock) => {
+      const old = testAuthority({ now: clock.now(), root: { notAfter: clock.now() - 5_000 } });
+      fake.sign = (spki) => signed(old, spki, clock);
+      fake.tells = () => fake.root.bundle({ x509Authorities: [{ certificate: old.der, tainted: false }] });
+    },
+    /gave a chain that does not verify: .*expired/,
+  ],
+  [
+    'a path length that forbids us',
+    (fake, clock) => {
+      const between = fake.root.intermediate({ pathLength: 0 });
+      fake.sign = (spki) => signed(between, spki, clock);
+    },
+    /gave a chain whose path length allows no certificate authority of ours/,
+  ],
+  [
+    'a certificate of another trust domain',
+    (fake, clock) => {
+      fake.sign = (spki) => signed(fake.root, spki, clock, { id: 'spiffe://other.org' });
+    },
+    /gave a certificate for "spiffe:\/\/other\.org"; "spiffe:\/\/example\.org" was asked for/,
+  ],
+  [
+    'a bundle of another trust domain',
+    (fake) => {
+      fake.tells = () => fake.root.bundle({ trustDomain: parseTrustDomain('other.org') });
+    },
+    /gave a bundle of trust domain "other\.org", not of "example\.org"/,
+  ],
+  [
+    'a certificate for another key',
+    (fake, clock) => {
+      fake.sign = () => signed(fake.root, testAuthority({ now: clock.now() }).key.publicKey, clock);
+    },
+    /gave a certificate for another key than the one that asked/,
+  ],
+  [
+    'a leaf',
+    (fake, clock) => {
+      fake.sign = (spki) => signed(fake.root, spki, clock, { ca: false });
+    },
+    /gave a certificate that is no certificate authority/,
+  ],
+  [
+    'roots of which all are tainted',
+    (fake) => {
+      fake.tells = () => fake.root.bundle({ x509Authorities: [{ certificate: fake.root.der, tainted: true }] });
+    },
+    /gave only root certificates that are tainted/,
+  ],
+  [
+    'nothing',
+    (fake) => {
+      fake.sign = () => [];
+    },
+    /gave a chain of 0 certificates/,
+  ],
+  [
+    'bytes',
+    (fake) => {
+      fake.sign = () => [Buffer.from('hello')];
+    },
+    /gave a chain that cannot be read/,
+  ],
+];
+
+test('what a (fake) server above gives that cannot be used keeps the start, each with its sentence', async (t) => {
+  for (const [what, spoil, says] of wrongs) {
+    await t.test(what, async (t) => {
+      const clock = drivenClock();
+      const fake = await fakeSpireServer(t, clock);
+      spoil(fake, clock);
+      assert.match(await startRefused(t, clock, fake.flags), says);
+    });
+  }
+});
+
+test('the same while the server runs: it goes on, says so, and keeps nothing half made', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const { sign, tells } = fake;
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const state = () => server.admin.call('localAuthority', 'GetX509AuthorityState');
+  const before = await state();
+  const keys = (await server.keys.list()).length;
+  for (const [what, spoil, says] of wrongs) {
+    await t.test(what, async () => {
+      spoil(fake, clock);
+      const roots = (await server.bundle()).x509Authorities.length;
+      assert.match((await server.admin.refusal('localAuthority', 'PrepareX509Authority')).message, says);
+      assert.deepEqual(await state(), before);
+      assert.equal((await server.bundle()).x509Authorities.length, roots);
+      Object.assign(fake, { sign, tells });
+      // After a failure it is left alone for a while.
+      clock.jump(120_000);
+    });
+  }
+  assert.equal((await server.keys.list()).length, keys + 1, 'one key waits, however often it was asked for');
+  assert.equal(new Set(fake.asked.slice(1).map(String)).size, 1);
+  assert.ok((await server.mint('/workload')).chain.length > 0);
+
+  // The key that waits survives a restart, and is the one that is signed at last.
+  await server.restart();
+  assert.equal((await server.keys.list()).length, keys + 1);
+  const waiting = fake.asked.at(-1)!;
+  await server.admin.call('localAuthority', 'PrepareX509Authority');
+  assert.deepEqual(fake.asked.at(-1), waiting);
+  assert.notEqual((await state()).prepared, null);
+});
+
+test('away while the server runs: it starts again all the same, publishes no key that went nowhere, and says so in /ready', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const server = await testServer(t, { clock, flags: { ...fake.flags, 'health-listen': '127.0.0.1:0' } });
+  const ready = async () => {
+    const { host, port } = server.running.health!;
+    return (await (await fetch(`http://${host}:${port}/ready`)).json()) as { status: string; checks: object };
+  };
+  assert.deepEqual(await ready(), { status: 'ok', checks: { store: 'ok', keys: 'ok', upstream: 'ok' } });
+  fake.refuses = new Fault('peer/unavailable', 'down for a while');
+  await server.restart();
+  assert.ok((await server.mint('/workload')).chain.length > 0);
+  const { active } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
+  const refused = await server.admin.refusal('localAuthority', 'PrepareJWTAuthority');
+  assert.match(refused.message, /upstream authority/);
+  // In the journal, where it waits, and in no bundle.
+  assert.deepEqual(
+    (await server.bundle()).jwtAuthorities.map(({ keyId }) => keyId).filter((kid) => kid !== fake.root.jwtKeyId),
+    [active.authority_id],
+  );
+  const told = await ready();
+  assert.equal(told.status, 'ok', 'it takes no server out of service');
+  assert.match((told.checks as { upstream: string }).upstream, /upstream authority/);
+
+  fake.refuses = undefined;
+  const { prepared } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
+  const isPublished = () => fake.published.some(({ key_id }) => key_id === prepared.authority_id);
+  for (let look = 0; look < 100 && !isPublished(); look++) {
+    await clock.advance(5_000);
+    await server.bundle();
+  }
+  assert.ok(isPublished());
+  for (let look = 0; look < 100 && (await server.bundle()).jwtAuthorities.length < 3; look++)
+    await clock.advance(1_000);
+  assert.equal((await server.bundle()).jwtAuthorities.length, 3);
+  for (let look = 0; look < 20; look++) await clock.advance(5_000);
+  assert.equal(((await ready()).checks as { upstream: string }).upstream, 'ok');
+});
+
+test('without its upstream again: the server signs its own root, and lets it sign when it is known', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const state = () => server.admin.call('localAuthority', 'GetX509AuthorityState');
+  const { active: under } = await state();
+  await server.restart({});
+  assert.equal((await state()).active.authority_id, under.authority_id, 'at first it goes on');
+  let { active, old } = await state();
+  for (let look = 0; look < 100 && active.authority_id === under.authority_id; look++) {
+    await clock.advance(5_000);
+    ({ active, old } = await state());
+  }
+  assert.equal(active.upstream_authority_subject_key_id, '');
+  assert.equal(old.authority_id, under.authority_id);
+  const { chain } = await server.mint('/workload');
+  assert.equal(chain.length, 1, 'it is a root itself');
+  const roots = (await server.bundle()).x509Authorities.map(({ certificate }) =>
+    authorityId(parseCertificate(certificate)),
+  );
+  assert.ok(roots.includes(active.authority_id));
+  assert.ok(roots.includes(under.upstream_authority_subject_key_id), 'what was signed before is still trusted');
+});
