@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
 import { quote } from '../errors.ts';
 import { protobuf } from './protobuf.ts';
+import { partsOf, printParts } from './stored-contracts.ts';
 
 /** How messages look in TypeScript; the generated types are made with the same options (tools/proto-types.ts). */
 export const messageOptions = { longs: String, enums: String, defaults: true, arrays: true, oneofs: true } as const;
@@ -109,13 +110,16 @@ interface ProtoMethod {
   resolve(): unknown;
 }
 export interface Protobuf {
-  readonly Root: { new (): ProtoRoot; fromJSON(json: object): ProtoRoot };
+  readonly Root: new () => ProtoRoot;
 }
-interface ProtoRoot {
+export interface ProtoRoot {
   resolvePath(origin: string, target: string): string;
   loadSync(files: readonly string[], options: { keepCase: true }): void;
   lookupType(name: string): ProtoType;
   lookupService(name: string): ProtoService;
+  addJSON(nested: object): void;
+  define(path: string, nested: object): void;
+  resolveAll(): void;
   toJSON(): object;
 }
 
@@ -125,6 +129,8 @@ export const protoDirectory = ['proto', '../../proto']
   .find((path) => existsSync(join(path, 'workload.proto')));
 
 let root: ProtoRoot | undefined;
+/** Null when there is no build. */
+let parts: ((name: string) => void) | null | undefined;
 const loadedPackages = new Set<string>();
 const codecs = new Map<string, MessageCodec>();
 const services = new Map<string, ServiceDefinition>();
@@ -153,11 +159,11 @@ export function messageCodec(fullName: string): MessageCodec {
   return codec;
 }
 
-/** Every contract as one JSON text, for a build to store as `descriptor.json` in its proto directory: that reads faster. */
+/** Every contract as a text for a build to store as `descriptor.json` in its proto directory: that reads faster. */
 export function printDescriptor(): string {
   const all = newRoot();
   all.loadSync(Object.values(packageFiles).flat(), { keepCase: true });
-  return JSON.stringify(all.toJSON());
+  return printParts(all);
 }
 
 function methodDefinition(service: string, method: ProtoMethod): MethodDefinition<object, object> {
@@ -187,9 +193,11 @@ export function rootHolding(fullName: string): ProtoRoot {
   const name = fullName.slice(0, Math.max(fullName.lastIndexOf('.'), 0));
   const files = packageFiles[name];
   if (files === undefined) throw new Error(`no contract under proto/ has the package of ${quote(fullName)}`);
-  root ??= storedRoot() ?? newRoot();
-  if (!loadedPackages.has(name) && !loadedPackages.has('*')) {
-    root.loadSync(files, { keepCase: true });
+  root ??= newRoot();
+  if (!loadedPackages.has(name)) {
+    const stored = storedParts(root);
+    if (stored) stored(name);
+    else root.loadSync(files, { keepCase: true });
     loadedPackages.add(name);
   }
   return root;
@@ -203,13 +211,13 @@ function newRoot(): ProtoRoot {
   return fresh;
 }
 
-/** The root a build has stored, if any. */
-function storedRoot(): ProtoRoot | undefined {
-  const path = join(contracts(), 'descriptor.json');
-  if (!existsSync(path)) return undefined;
-  const stored = protobuf().Root.fromJSON(JSON.parse(readFileSync(path, 'utf8')));
-  loadedPackages.add('*');
-  return stored;
+/** Takes packages from what a build has stored, if this is one. */
+function storedParts(into: ProtoRoot): ((name: string) => void) | undefined {
+  if (parts === undefined) {
+    const path = join(contracts(), 'descriptor.json');
+    parts = existsSync(path) ? partsOf(readFileSync(path, 'utf8'), into) : null;
+  }
+  return parts ?? undefined;
 }
 
 function contracts(): string {
