@@ -42,6 +42,7 @@ export async function startMutualServer(place: Place, name: string, options: Ser
           ...(options.x509popCa ? { x509pop: { mode: 'external_pki', caBundlePaths: [options.x509popCa] } } : {}),
         },
         log: { level: (options.logLevel ?? 'debug').toLowerCase() },
+        ...options.config,
       },
       null,
       2,

@@ -30,6 +30,8 @@ export interface ServerOptions {
   /** Another file of the `mutual` command than the checkout's; ours only. */
   readonly command?: string;
   readonly logLevel?: string;
+  /** More of its configuration file, ours only. */
+  readonly config?: Readonly<Record<string, unknown>>;
   /** Leave intervals as delivered, instead of shorter ones that make tests quick. */
   readonly defaults?: boolean;
 }
