@@ -4,6 +4,7 @@
  */
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
 import type { Server as NetServer, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { Fault, quote } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
@@ -178,7 +179,8 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
   };
 
   return {
-    add(socket: Socket, caller: Caller): void {
+    /** @param through what carries HTTP/2, where that is not the socket itself */
+    add(socket: Socket, caller: Caller, through: Duplex = socket): void {
       if (closing !== undefined) throw closing;
       const name = `#${++count}`;
       callers.set(name, caller);
@@ -188,15 +190,12 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
         sockets.delete(socket);
       });
       socket.on('error', () => {});
-      // What a call sees as its connection's address: the only thing of a socket that grpc-js hands on.
-      Object.defineProperty(socket, 'remoteAddress', { value: name });
-      Object.defineProperty(socket, 'remotePort', { value: undefined });
       if (caller.kind === 'unix' || caller.svid !== undefined) {
-        age(name, socket, known.inject(socket), caller);
+        age(name, socket, known.inject(through, name), caller);
         return;
       }
       anonymous ??= grpcServer(options, hooks, { ...limits, ...smaller(limits, anonymousLimits) });
-      age(name, socket, anonymous.inject(socket), caller);
+      age(name, socket, anonymous.inject(through, name), caller);
     },
     refuse(socket: Socket, error: unknown, from: string): void {
       socket.on('error', () => {});
@@ -254,10 +253,16 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
       session = made;
     });
   return {
-    /** Hands a connection over; it speaks HTTP/2 when this returns. */
-    inject(socket: Socket): ServerHttp2Session {
-      injector.injectConnection(socket);
-      return session as ServerHttp2Session;
+    /** Hands a connection over; it speaks HTTP/2 when this returns. Its calls know it by `name`. */
+    inject(through: Duplex, name: string): ServerHttp2Session {
+      injector.injectConnection(through);
+      const made = session as ServerHttp2Session;
+      // What a call sees as its connection's address: the only thing of a socket that grpc-js hands on. `on` gives the
+      // socket itself; `made.socket` is only a proxy for it.
+      const socket = made.socket.on('error', () => {});
+      Object.defineProperty(socket, 'remoteAddress', { value: name });
+      Object.defineProperty(socket, 'remotePort', { value: undefined });
+      return made;
     },
     destroy: () => injector.destroy(),
   };

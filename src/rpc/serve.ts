@@ -16,6 +16,7 @@ import { presentedChain } from '../tls/presented-chain.ts';
 import type { Caller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
 import { handshakesInTurn } from './handshakes.ts';
+import { whenOpened } from './path-authority.ts';
 import { listenOnPath } from './socket-path.ts';
 import { type KernelPorts, linux, peerOf, type UnixPeer } from './unix-peer.ts';
 
@@ -60,17 +61,29 @@ export interface Serving {
 export async function serveUnix(options: UnixOptions): Promise<Serving> {
   const limits = { ...unixLimits, ...options.limits };
   const connections = connectionTable(options, limits);
+  const silent = new Set<Socket>();
   const server = createServer((socket) => {
-    // Synchronously, before a byte is read: the descriptor is open and nobody else has it yet.
-    try {
+    const orRefuse = (work: () => void): void => {
+      try {
+        work();
+      } catch (error) {
+        connections.refuse(socket, error, '');
+      }
+    };
+    orRefuse(() => {
+      // Synchronously, before a byte is read: the descriptor is open and nobody else has it yet.
       const peer = peerOf(descriptorOf(socket), options.kernel ?? linux());
       socket.once('close', () => peer.close());
       const leave = options.admit?.(peer);
       if (leave !== undefined) socket.once('close', leave);
-      connections.add(socket, { kind: 'unix', peer });
-    } catch (error) {
-      connections.refuse(socket, error, '');
-    }
+      silent.add(socket);
+      socket.once('close', () => silent.delete(socket));
+      socket.on('error', () => {});
+      whenOpened(socket, (through) => {
+        silent.delete(socket);
+        orRefuse(() => connections.add(socket, { kind: 'unix', peer }, through));
+      });
+    });
   });
   server.maxConnections = limits.connections;
   const remove = await listenOnPath(server, options.path, options.mode, backlog);
@@ -78,6 +91,7 @@ export async function serveUnix(options: UnixOptions): Promise<Serving> {
     address: options.path,
     async close(graceMs) {
       const closed = connections.close(server, graceMs);
+      for (const socket of silent) socket.destroy();
       remove();
       await closed;
     },
