@@ -34,6 +34,7 @@ const needs = {
   ours: { command: 'go', args: ['version'], hint: 'install Go 1.26 or newer and have `go` in PATH' },
   python: { command: 'python3', args: ['-m', 'venv', '-h'], hint: 'install Python 3.10 or newer with its venv module' },
   npm: { command: 'npm', args: ['--version'], hint: 'have `npm` in PATH' },
+  maven: { command: 'mvn', args: ['--version'], hint: 'install a JDK, 17 or newer, and Maven' },
   apt: { command: 'apt-get', args: ['--version'], hint: 'install the package by the means of this system' },
 };
 
@@ -96,6 +97,17 @@ async function install(peer: Peer): Promise<void> {
       await run('npm', ['install', ...flags, ...recipe.packages], folder);
       return;
     }
+    case 'maven': {
+      const folder = dirname(path);
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'pom.xml'), mavenProject(recipe.group, recipe.artifacts, peer.version));
+      // `-q` still tells what fails; the plugin is pinned, or Maven asks for its newest each time.
+      const goal = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies';
+      await run('mvn', ['-B', '-q', goal, '-DincludeScope=runtime', '-DoutputDirectory=jars.new'], folder);
+      renameSync(join(folder, 'jars.new'), path);
+      return;
+    }
     case 'apt': {
       if (standsAlready(peer)) return;
       const words = ['install', '-y', '-qq', '--no-install-recommends', recipe.package];
@@ -109,6 +121,18 @@ async function install(peer: Peer): Promise<void> {
       return;
     }
   }
+}
+
+/** A project that is nothing but its dependencies. */
+function mavenProject(group: string, artifacts: readonly string[], version: string): string {
+  const dependencies = artifacts.map(
+    (artifact) =>
+      `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId><version>${version}</version></dependency>`,
+  );
+  return `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>mutual.test</groupId><artifactId>scratch</artifactId><version>0</version><packaging>pom</packaging>
+<dependencies>${dependencies.join('')}</dependencies></project>
+`;
 }
 
 /**

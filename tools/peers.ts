@@ -17,13 +17,15 @@ export const goModule: string = join(import.meta.dirname, '../test/peers/go');
 
 /**
  * How a peer is made. `go`: a package of a public module; `ours`: a package of goModule; `python`: packages in a venv of
- * their own; `npm`: packages in a folder of their own; `apt`: a package of Debian's.
+ * their own; `npm`: packages in a folder of their own; `maven`: jars with all they need in a folder of their own; `apt`: a
+ * package of Debian's.
  */
 export type Recipe =
   | { readonly kind: 'go'; readonly module: string; readonly package: string }
   | { readonly kind: 'ours'; readonly package: string }
   | { readonly kind: 'python'; readonly packages: readonly string[]; readonly check: string }
   | { readonly kind: 'npm'; readonly packages: readonly string[] }
+  | { readonly kind: 'maven'; readonly group: string; readonly artifacts: readonly string[] }
   | { readonly kind: 'apt'; readonly package: string };
 
 /** One peer. Tier 1 must be there for the peer tests to count; a higher tier runs only where it was installed. */
@@ -87,6 +89,13 @@ export const peers: readonly Peer[] = [
     version: '0.3.2',
     recipe: { kind: 'python', packages: ['spiffe==0.3.2'], check: 'import spiffe, jwt' },
     path: join(peersCache, 'python', 'bin', 'python'),
+  },
+  {
+    name: 'java-spiffe',
+    tier: 1,
+    version: '0.8.17',
+    recipe: { kind: 'maven', group: 'io.spiffe', artifacts: ['java-spiffe-core', 'grpc-netty-linux'] },
+    path: join(peersCache, 'java-spiffe', 'jars'),
   },
   {
     name: 'envoy',

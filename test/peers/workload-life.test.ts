@@ -23,6 +23,10 @@ const clients: Readonly<Record<string, (place: Place, socket: string) => Promise
   'go-spiffe': (place, socket) => place.start('go', peerPath('peer-workload'), ['watch', '-socket', socket]),
   'py-spiffe': (place, socket) =>
     place.start('python', peerPath('py-spiffe'), [join(import.meta.dirname, 'py', 'watch.py'), socket]),
+  'java-spiffe': (place, socket) => {
+    const jars = join(peerPath('java-spiffe'), '*');
+    return place.start('java', 'java', ['-cp', jars, join(import.meta.dirname, 'java', 'Watch.java'), socket]);
+  },
 };
 
 const idsOf = (event: Event): string[] => (event.svids as { id: string }[]).map(({ id }) => id).sort();
@@ -45,7 +49,10 @@ for (const [name, start] of Object.entries(clients)) {
       /** The first update after the one found before that passes. */
       const update = async (what: string, test: (event: Event) => boolean): Promise<Event> => {
         const fresh = () => watching.events('update').slice(seen);
-        await until(`${name}: ${what}`, 20_000, () => fresh().some(test), 50);
+        await until(`${name}: ${what}`, 20_000, () => fresh().some(test), 50).catch((error: Error) => {
+          throw new Error(`${error.message}\n${watching.output().slice(-4000)}`);
+        });
+        assert.deepEqual(watching.events('invalid'), []);
         const at = fresh().findIndex(test);
         const found = fresh()[at]!;
         seen += at + 1;
