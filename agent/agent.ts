@@ -177,17 +177,20 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     // With something to serve, the server may be away: what was kept is served while the agent looks for it.
     const isKept = state.svids.some(({ notAfter }) => notAfter > clock.now()) && cache.entries.size > 0;
     await node.start(running.signal, isKept);
-    running.run('node', (signal) => node.run(signal));
-    running.run('sync', (signal) => sync.run(signal));
-    running.run('renew', (signal) => renewal.run(signal));
-    running.run('jwt', (signal) => jwts.run(signal));
-    running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
-    void sync.first.then(async () => {
-      node.proven();
-      await link
-        .call((api) => api.postStatus(version))
-        .catch((error: unknown) => log.warn(why(error), 'version not reported'));
-    });
+    const follow = (): void => {
+      running.run('node', (signal) => node.run(signal));
+      running.run('sync', (signal) => sync.run(signal));
+      running.run('renew', (signal) => renewal.run(signal));
+      running.run('jwt', (signal) => jwts.run(signal));
+      running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
+      void sync.first.then(async () => {
+        node.proven();
+        await link
+          .call((api) => api.postStatus(version))
+          .catch((error: unknown) => log.warn(why(error), 'version not reported'));
+      });
+    };
+    if (!isKept) follow();
     if (!isKept) await Promise.race([sync.first, running.ended]);
 
     const status = (): AgentStatus =>
@@ -284,6 +287,8 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     undo.push(() => observing.close());
     undo.push(() => serving.set(false));
     log.info({ socket: options.socket, admin_socket: options.adminSocket, id: node.current()?.id }, 'agent serves');
+    // Who waits for what was kept has it before the server is dialled.
+    if (isKept) follow();
 
     await clearEnded(options.adminSocket);
     const closed = running.ended.catch(async (error: unknown) => {
