@@ -36,6 +36,7 @@ export async function startMutualServer(place: Place, name: string, options: Ser
         ...duration('agentTtl', options.agentTtl),
         ...(options.caKeyType ? { caKeyType: options.caKeyType } : {}),
         ...(options.requirePostQuantum ? { tls: { requirePostQuantum: true } } : {}),
+        ...(options.upstream ? { upstream: upstreamOptions(options.upstream) } : {}),
         rateLimits: { attest: 0, csr: 0, jwt: 0, wit: 0, push: 0, post: 0 },
         nodeAttestors: {
           joinToken: {},
@@ -73,6 +74,13 @@ export async function startMutualServer(place: Place, name: string, options: Ser
     async restart() {
       program = await up();
     },
+  };
+}
+
+function upstreamOptions({ server, agent }: NonNullable<ServerOptions['upstream']>): object {
+  return {
+    authority: 'spire',
+    spire: { server: `127.0.0.1:${server.port}`, workloadApiSocket: agent.socket },
   };
 }
 

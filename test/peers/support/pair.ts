@@ -32,6 +32,8 @@ export interface ServerOptions {
   readonly logLevel?: string;
   /** More of its configuration file, ours only. */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** The server above, and an agent below that one which gives this server its SVID there. */
+  readonly upstream?: { readonly server: Server; readonly agent: Agent };
   /** Leave intervals as delivered, instead of shorter ones that make tests quick. */
   readonly defaults?: boolean;
 }

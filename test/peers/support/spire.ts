@@ -38,9 +38,16 @@ plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "${dir}/data/datastore.sqlite3" } }
   KeyManager "disk" { plugin_data { keys_path = "${dir}/data/keys.json" } }
   NodeAttestor "join_token" { plugin_data {} }
+  ${options.upstream ? upstreamConfig(options.upstream) : ''}
   ${options.x509popCa ? `NodeAttestor "x509pop" { plugin_data { ca_bundle_path = "${options.x509popCa}" } }` : ''}
 }
 `;
+}
+
+function upstreamConfig({ server, agent }: NonNullable<ServerOptions['upstream']>): string {
+  return `UpstreamAuthority "spire" { plugin_data {
+    server_address = "127.0.0.1" server_port = "${server.port}" workload_api_socket = "${agent.socket}"
+  } }`;
 }
 
 /** Starts a Go server in `dir` of the place and waits until it is healthy. */
