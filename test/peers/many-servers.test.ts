@@ -3,43 +3,29 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import pg from 'pg';
 import { type Applied, leftBy } from '../../bench/agents/applied.ts';
 import { adminOf, type Fleet, startFleet } from '../../bench/agents/fleet.ts';
-import { createLog } from '../../src/log.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
-import { systemClock as clock, sleep } from '../../src/run/clock.ts';
-import { systemRandom as random } from '../../src/run/random.ts';
+import { sleep } from '../../src/run/clock.ts';
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
-import { type Cluster, checksOf, startCluster } from './support/cluster.ts';
+import { type Cluster, checksOf } from './support/cluster.ts';
 import { makePlace } from './support/place.ts';
-import { type Postgres, startPostgres } from './support/postgres.ts';
+import type { Postgres } from './support/postgres.ts';
+import { agentPorts, fleetSize, startThreeServers, type ThreeServers } from './support/three-servers.ts';
 import { until } from './support/until.ts';
 
 const place = makePlace();
-const log = createLog({ level: 'fatal', format: 'text', clock });
-const fleetSize = 200;
+const { clock, random } = agentPorts;
 let postgres: Postgres;
 let database: string;
 let cluster: Cluster;
 let fleet: Fleet;
+let rig: ThreeServers;
 
 before(async () => {
-  postgres = await startPostgres(place);
-  database = await postgres.database();
-  cluster = await startCluster(place, database, 3);
-  fleet = await startFleet({
-    server: cluster.balancer.address,
-    adminSocket: cluster.servers[0]!.adminSocket,
-    agents: fleetSize,
-    entriesEach: 2,
-    fetchSvids: true,
-    atOnce: 8,
-    clock,
-    random,
-    log,
-  });
+  rig = await startThreeServers(place);
+  ({ postgres, database, cluster, fleet } = rig);
 });
 after(async () => {
-  await fleet?.close();
-  await cluster?.balancer.close();
+  await rig?.close();
   await place.close();
 });
 
@@ -166,12 +152,7 @@ const has = (applied: readonly Applied[], id: string): boolean =>
 
 describe('three servers of one trust domain on one PostgreSQL, 200 agents', () => {
   it('every server has an authority of its own, all are in one bundle, and each one’s SVIDs verify by it', async () => {
-    const bundles = await Promise.all(
-      cluster.servers.map(({ adminSocket }) => {
-        const admin = adminOf(adminSocket);
-        return admin.bundle().finally(() => admin.close());
-      }),
-    );
+    const bundles = await Promise.all(cluster.servers.map((_, server) => rig.bundleOf(server)));
     for (const bundle of bundles) assert.equal(bundle.x509Authorities.length, 3);
     const counts = cluster.balancer.counts();
     assert.ok(
@@ -212,9 +193,7 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
       agents: 1,
       entriesEach: 0,
       fetchSvids: false,
-      clock,
-      random,
-      log,
+      ...agentPorts,
     });
     const [agent] = other.agents;
     const ended = agent!.ended.then(

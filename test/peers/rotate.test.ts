@@ -1,55 +1,28 @@
 /** All authorities of three servers replaced in an emergency, with 200 agents, one of them away, and servers that are killed. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { adminOf, type Fleet, startFleet } from '../../bench/agents/fleet.ts';
 import { type SimulatedAgent, simulateAgent } from '../../bench/agents/simulated-agent.ts';
-import { createLog } from '../../src/log.ts';
-import { systemClock as clock } from '../../src/run/clock.ts';
-import { systemRandom as random } from '../../src/run/random.ts';
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
-import { type Cluster, startCluster } from './support/cluster.ts';
+import type { Cluster } from './support/cluster.ts';
 import { mutualProgram } from './support/mutual.ts';
 import { makePlace } from './support/place.ts';
-import { startPostgres } from './support/postgres.ts';
 import { type Finished, run } from './support/program.ts';
-import { until } from './support/until.ts';
+import { agentPorts, fleetSize, startThreeServers, type ThreeServers } from './support/three-servers.ts';
 
 const place = makePlace();
-const log = createLog({ level: 'fatal', format: 'text', clock });
-const fleetSize = 200;
+let rig: ThreeServers;
 let cluster: Cluster;
-let fleet: Fleet;
 let returned: SimulatedAgent | undefined;
 
 before(async () => {
-  const postgres = await startPostgres(place);
-  cluster = await startCluster(place, await postgres.database(), 3);
-  fleet = await startFleet({
-    server: cluster.balancer.address,
-    adminSocket: cluster.servers[0]!.adminSocket,
-    agents: fleetSize,
-    entriesEach: 2,
-    fetchSvids: true,
-    atOnce: 8,
-    clock,
-    random,
-    log,
-  });
-  await until('every agent has its SVIDs', 30_000, async () =>
-    fleet.agents.every(({ svids, entries }) => svids === entries),
-  );
+  rig = await startThreeServers(place);
+  cluster = rig.cluster;
 });
 after(async () => {
   await returned?.close();
-  await fleet?.close();
-  await cluster?.balancer.close();
+  await rig?.close();
   await place.close();
 });
-
-const bundleOf = async (server: number) => {
-  const admin = adminOf(cluster.servers[server]!.adminSocket);
-  return admin.bundle().finally(() => admin.close());
-};
 
 const commandLine = (server: number, ...more: string[]): string[] => [
   mutualProgram,
@@ -59,7 +32,7 @@ const commandLine = (server: number, ...more: string[]): string[] => [
 ];
 
 const rotate = (server: number, ...more: string[]): Promise<Finished> =>
-  run(process.execPath, commandLine(server, ...more), { deadlineMs: 90_000 });
+  run(process.execPath, commandLine(server, ...more), { deadlineMs: 200_000 });
 
 /** The states that a command told, in order. */
 const statesOf = ({ stdout }: Pick<Finished, 'stdout'>) =>
@@ -69,21 +42,24 @@ const statesOf = ({ stdout }: Pick<Finished, 'stdout'>) =>
     .map((line) => JSON.parse(line));
 
 test('rotate --emergency, three servers, 200 agents, one away: 199 of 200, refused, killed, resumed elsewhere, finished when the last returns', async () => {
-  const start = await bundleOf(0);
+  const start = await rig.bundleOf(0);
   assert.equal(start.x509Authorities.length, 3);
-  const away = fleet.agents[7]!;
+  const away = rig.fleet.agents[7]!;
   const { id, node } = away;
   await away.close();
 
   // A command that is killed in the middle, and a server with it.
-  const killed = await place.start('rotate', process.execPath, commandLine(0, '--wait', '60s'));
-  await killed.line(/"step":"ACTIVATE"|"step":"TAINT"/, 30_000);
+  const killed = await place.start('rotate', process.execPath, commandLine(0, '--wait', '150s'));
+  await killed.line(/"step":"ACTIVATE"|"step":"TAINT"/, 150_000);
   await cluster.servers[0]!.program().stop('SIGKILL');
   await killed.stop('SIGKILL');
 
   // At another server it is the same rotation; without the third server it cannot go on, with it, it waits for the agent.
   await cluster.servers[0]!.restart();
-  const refused = await rotate(1, '--wait', '25s');
+  const waiting = await place.start('waiting', process.execPath, commandLine(1, '--wait', '150s'));
+  await waiting.line(new RegExp(`"covered":${fleetSize - 1},.*"step":"TAINT"`), 150_000);
+  await waiting.stop();
+  const refused = await rotate(1, '--wait', '1s');
   assert.notEqual(refused.code, 0, refused.stdout);
   const last = statesOf(refused).at(-1);
   console.log(`${last.coverage.covered} of ${last.coverage.agents}: ${refused.stderr.trim()}`);
@@ -95,19 +71,17 @@ test('rotate --emergency, three servers, 200 agents, one away: 199 of 200, refus
   );
   assert.match(refused.stderr, /199 of 200 agents have left the old authorities/);
   assert.equal(statesOf(refused)[0].id, JSON.parse(killed.output().split('\n')[0]!).id, 'the same rotation');
-  const waiting = await bundleOf(1);
-  assert.equal(waiting.x509Authorities.filter(({ tainted }) => tainted).length, 3, 'nothing is revoked');
+  const held = await rig.bundleOf(1);
+  assert.equal(held.x509Authorities.filter(({ tainted }) => tainted).length, 3, 'nothing is revoked');
 
   // The last one knows only the old authorities, and comes back.
-  const finishing = rotate(2, '--wait', '60s');
+  const finishing = rotate(2, '--wait', '150s');
   returned = await simulateAgent({
     server: cluster.balancer.address,
     bundle: start,
     from: { node },
     fetchSvids: true,
-    clock,
-    random,
-    log,
+    ...agentPorts,
   });
   const finished = await finishing;
   assert.equal(finished.code, 0, finished.stderr);
@@ -115,15 +89,15 @@ test('rotate --emergency, three servers, 200 agents, one away: 199 of 200, refus
   assert.equal(end.step, 'DONE');
   assert.ok(end.authorities.every((one: { revoked: boolean; left_out: boolean }) => one.revoked && !one.left_out));
 
-  const bundle = await bundleOf(0);
+  const bundle = await rig.bundleOf(0);
   assert.equal(bundle.x509Authorities.length, 3, 'one for each server');
   assert.ok(bundle.x509Authorities.every(({ tainted }) => !tainted));
   for (const old of start.x509Authorities)
     assert.ok(!bundle.x509Authorities.some(({ certificate }) => certificate.equals(old.certificate)), 'revoked');
   assert.ok(bundle.jwtAuthorities.every(({ keyId }) => !start.jwtAuthorities.some((old) => old.keyId === keyId)));
-  for (const agent of [...fleet.agents.filter((one) => one !== away), returned]) {
+  for (const agent of [...rig.fleet.agents.filter((one) => one !== away), returned]) {
     assert.equal(agent.svids, agent.entries, 'no SVID was lost');
-    verifyX509Svid(agent.node.chain, bundle, clock.now());
+    verifyX509Svid(agent.node.chain, bundle, agentPorts.clock.now());
   }
   assert.equal(returned.attestations, 0, 'it did not have to attest anew');
 });
