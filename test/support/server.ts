@@ -83,6 +83,8 @@ export interface TestServer {
   readonly keys: KeyStore;
   /** Every line that was logged, as JSON. */
   readonly lines: readonly string[];
+  /** Resolves with the next line that matches: for what the server does by itself, after the test moved time. */
+  logged(pattern: RegExp): Promise<string>;
   /** Through the admin socket. */
   readonly admin: Peer;
   /** Through TLS without a certificate. */
@@ -111,6 +113,8 @@ export interface TestServerWishes {
   readonly random?: Random;
 }
 
+/** Milliseconds that a test waits for a line, however loaded the machine is. */
+const longestWait = 60_000;
 const unlimited = { attest: 0, csr: 0, jwt: 0, wit: 0, push: 0, post: 0 };
 
 /** Starts a server; it is stopped, and its folder removed, when the test ends. */
@@ -122,7 +126,12 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
   const store = wishes.store ?? (await openStore({ url: 'sqlite::memory:' }));
   const lasting: Store = { ...store, close: async () => {} };
   const lines: string[] = [];
-  const log = createLog({ level: 'trace', format: 'json', clock, write: (line) => lines.push(line) });
+  const listeners = new Set<(line: string) => void>();
+  const write = (line: string): void => {
+    lines.push(line);
+    for (const listener of listeners) listener(line);
+  };
+  const log = createLog({ level: 'trace', format: 'json', clock, write });
   let options: ServerOptions | undefined;
   let running: RunningServer | undefined;
   let channels: Channel[] = [];
@@ -180,6 +189,23 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
     store,
     keys,
     lines,
+    logged: (pattern) =>
+      new Promise((resolve, reject) => {
+        const end = (): void => {
+          clearTimeout(timer);
+          listeners.delete(listen);
+        };
+        const listen = (line: string): void => {
+          if (!pattern.test(line)) return;
+          end();
+          resolve(line);
+        };
+        const timer = setTimeout(() => {
+          end();
+          reject(new Error(`no line like ${pattern} within ${longestWait / 1000} s; the last is ${lines.at(-1)}`));
+        }, longestWait);
+        listeners.add(listen);
+      }),
     get options() {
       return options as ServerOptions;
     },
