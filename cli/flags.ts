@@ -46,7 +46,9 @@ export const choice = <const C extends string>(
   choices,
   read: (given) => {
     if ((choices as readonly string[]).includes(given)) return given;
-    throw new Fault('input/invalid', `${quote(given)} is not one of ${choices.join(', ')}`);
+    throw new Fault('input/invalid', `${quote(given)} is not one of ${choices.join(', ')}`, {
+      hint: `Give ${choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`}.`,
+    });
   },
   ...extra,
 });
