@@ -22,7 +22,11 @@ export const authorityRotate = command({
   flags: {
     planned: toggle('Wait for every agent, and for federated trust domains, before the new authorities sign'),
     emergency: toggle('The old keys may be known to others: let new ones sign as soon as reachable agents know them'),
-    only: many(choice('KIND', ['x509', 'jwt'], 'Rotate this kind alone')),
+    only: many(
+      choice('KIND', ['x509', 'jwt'], 'Rotate this kind alone', {
+        hint: 'Give x509 or jwt; without --only both are rotated.',
+      }),
+    ),
     wait: withDefault(seconds('How long to wait for whoever has not followed'), 300),
     force: toggle('Go on, and revoke, although agents or servers have not followed'),
     output,

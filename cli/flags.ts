@@ -39,16 +39,14 @@ export const choice = <const C extends string>(
   value: string,
   choices: readonly C[],
   means: string,
-  extra: Extra = {},
+  { hint, ...extra }: Extra & { readonly hint?: string } = {},
 ): Flag<C | undefined> => ({
   value,
   means,
   choices,
   read: (given) => {
     if ((choices as readonly string[]).includes(given)) return given;
-    throw new Fault('input/invalid', `${quote(given)} is not one of ${choices.join(', ')}`, {
-      hint: `Give ${choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`}.`,
-    });
+    throw new Fault('input/invalid', `${quote(given)} is not one of ${choices.join(', ')}`, hint ? { hint } : {});
   },
   ...extra,
 });
