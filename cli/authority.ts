@@ -1,4 +1,4 @@
-/** `authority x509 | jwt  show | prepare | activate | taint | revoke`: rotating a signing authority of this server by hand. */
+/** `authority x509 | jwt | wit  show | prepare | activate | taint | revoke`: rotating a signing authority of this server by hand. */
 import { withAdmin } from './admin.ts';
 import type { Message } from './caller.ts';
 import { type Command, command } from './command.ts';
@@ -7,7 +7,11 @@ import { adminSocket, output, required, text } from './flags.ts';
 import { jsonLine } from './json.ts';
 import { block, table } from './table.ts';
 
-const kinds = { x509: { wire: 'X509', name: 'X.509' }, jwt: { wire: 'JWT', name: 'JWT' } } as const;
+const kinds = {
+  x509: { wire: 'X509', name: 'X.509' },
+  jwt: { wire: 'JWT', name: 'JWT' },
+  wit: { wire: 'WIT', name: 'WIT' },
+} as const;
 export type AuthorityName = keyof typeof kinds;
 
 const slots = ['active', 'prepared', 'old'] as const;

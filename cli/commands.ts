@@ -119,6 +119,7 @@ export const commands: readonly Listed[] = [
   ),
   listed('x509 mint', 'Have the server sign an X.509-SVID', async () => (await import('./x509-mint.ts')).x509Mint),
   listed('jwt mint', 'Have the server sign a JWT-SVID', async () => (await import('./jwt-mint.ts')).jwtMint),
+  listed('wit mint', 'Have the server sign a WIT-SVID', async () => (await import('./wit-mint.ts')).witMint),
   listed(
     'fetch x509',
     'Fetch the X.509-SVIDs of this process',
@@ -149,8 +150,8 @@ export const commands: readonly Listed[] = [
   listed('health', 'Ask the server or the agent whether it is well', async () => (await import('./health.ts')).health, [
     'healthcheck',
   ]),
-  ...(['x509', 'jwt'] as const).flatMap((kind) => {
-    const name = kind === 'x509' ? 'X.509' : 'JWT';
+  ...(['x509', 'jwt', 'wit'] as const).flatMap((kind) => {
+    const name = kind === 'x509' ? 'X.509' : kind.toUpperCase();
     const one = (step: string, summary: string, load: () => Promise<Command>): Listed =>
       listed(`authority ${kind} ${step}`, summary, load, [`localauthority ${kind} ${step}`]);
     return [

@@ -1,4 +1,4 @@
-/** All that signs in this server: X.509 and JWT authorities, the own bundle, the server's own SVID, kept fresh. */
+/** All that signs in this server: X.509, JWT and WIT authorities, the own bundle, the server's own SVID, kept fresh. */
 import type { KeyObject } from 'node:crypto';
 import { generateKeyAside } from '../src/crypto/algorithms.ts';
 import { parseCertificate } from '../src/crypto/certificate.ts';
@@ -16,6 +16,7 @@ import { announcedJwt, followUpstream, publishUpward } from './authority/follow-
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
 import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
+import { type WitSigner, witKind } from './authority/wit.ts';
 import { crossSigned, upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
 import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
@@ -35,6 +36,8 @@ export interface Authorities {
   readonly x509: Authority<X509Signer>;
   /** Undefined when the server issues no JWT-SVIDs. */
   readonly jwt: Authority<JwtSigner> | undefined;
+  /** Undefined when the server issues no WIT-SVIDs. */
+  readonly wit: Authority<WitSigner> | undefined;
   readonly bundle: OwnBundle;
   readonly serverSvid: Live<ServerSvid>;
   /** Undefined when this server signs its own roots. */
@@ -84,6 +87,10 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   const jwt = options.disableJwtSvids
     ? undefined
     : await startAuthority(kindOfJwt, { ...shared, keyType: options.jwtKeyType });
+  const { witSvids } = options;
+  const wit = witSvids.enabled
+    ? await startAuthority(witKind(caTtl, random), { ...shared, keyType: witSvids.keyType ?? options.caKeyType })
+    : undefined;
   const refreshHint = Math.floor(options.refreshHint / 1000);
   await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));
 
@@ -125,14 +132,18 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
       const x509Authorities = before.x509Authorities.filter(
         ({ certificate }) => bundlePruneAt(parseCertificate(certificate).notAfter) > now,
       );
-      const jwtAuthorities = before.jwtAuthorities.filter(
-        ({ expiresAt }) => expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now,
-      );
-      const dropped =
-        before.x509Authorities.length - x509Authorities.length + before.jwtAuthorities.length - jwtAuthorities.length;
+      const isOfUse = ({ expiresAt }: JwtAuthority): boolean =>
+        expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now;
+      const after = {
+        ...before,
+        x509Authorities,
+        jwtAuthorities: before.jwtAuthorities.filter(isOfUse),
+        witAuthorities: before.witAuthorities.filter(isOfUse),
+      };
+      const dropped = authorityCount(before) - authorityCount(after);
       if (dropped === 0) return undefined;
       log.info({ dropped }, 'expired authorities removed from the bundle');
-      return { ...before, x509Authorities, jwtAuthorities };
+      return after;
     });
   }
 
@@ -162,6 +173,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   return {
     x509,
     jwt,
+    wit,
     bundle,
     serverSvid,
     roots: upstream && roots,
@@ -169,7 +181,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     async keepFresh() {
       const failures: unknown[] = [];
       // One that cannot be done must not keep the others from being done.
-      for (const step of [x509.keepFresh, jwt?.keepFresh, follow, refreshServerSvid, pruneNowAndThen]) {
+      for (const step of [x509.keepFresh, jwt?.keepFresh, wit?.keepFresh, follow, refreshServerSvid, pruneNowAndThen]) {
         await step?.().catch((error: unknown) => {
           // Told in the log when it began, and by the health check.
           if (!isUpstreamFault(error)) failures.push(error);
@@ -179,3 +191,6 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     },
   };
 }
+
+const authorityCount = ({ x509Authorities, jwtAuthorities, witAuthorities }: Bundle): number =>
+  x509Authorities.length + jwtAuthorities.length + witAuthorities.length;

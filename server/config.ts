@@ -32,6 +32,7 @@ import {
   section,
   setting,
 } from '../src/config.ts';
+import { quote } from '../src/errors.ts';
 import { upstreamRules, upstreamSection } from './upstream/options.ts';
 
 const second = 1000;
@@ -102,6 +103,19 @@ export const serverTable = {
   }),
   jwtIssuer: optional(text, 'The `iss` claim of JWT-SVIDs. Without it they have none.'),
   disableJwtSvids: setting(toggle, false, 'Issues no JWT-SVIDs and publishes no JWT authorities.'),
+  witSvids: section(
+    'WIT-SVIDs, see [WIT-SVIDs](wit.md). Off until enabled: the standard calls them incubating and may still change.',
+    {
+      enabled: setting(toggle, false, 'Issues WIT-SVIDs and publishes WIT authorities.'),
+      ttl: setting(
+        lifetime,
+        hour,
+        'How long a WIT-SVID lives when its entry does not say how long its X.509-SVID does.',
+      ),
+      keyType: optional(keyType, 'The key type of WIT authorities; without it `caKeyType`.'),
+      issuer: optional(text, 'The `iss` claim of WIT-SVIDs; no URL of OpenID Connect. Without it they have none.'),
+    },
+  ),
   refreshHint: setting(
     duration(second, 30 * day),
     5 * minute,
@@ -226,6 +240,17 @@ const rules: readonly Rule<ServerOptions>[] = [
       if (!x509pop.spiffePrefix.startsWith('/')) {
         report.fault(`${at}.spiffePrefix`, `${JSON.stringify(x509pop.spiffePrefix)} does not begin with "/"`);
       }
+    },
+  },
+  {
+    needs: ['witSvids.issuer'],
+    check({ witSvids: { issuer } }, report) {
+      // Or somebody takes one for an ID token, and asks for no proof (WIT-17).
+      if (issuer === undefined || !/^https?:/i.test(issuer)) return;
+      report.fault(
+        'witSvids.issuer',
+        `${quote(issuer)} could be an issuer of OpenID Connect, which a WIT-SVID must not seem to come from; use another kind of name, or none`,
+      );
     },
   },
   {

@@ -197,6 +197,11 @@ function withAuthorities(
   const jwtAuthorities = [...before.jwtAuthorities];
   for (const one of jwt) {
     const there = jwtAuthorities.find((held) => held.keyId === one.keyId);
+    if (before.witAuthorities.some((held) => held.keyId === one.keyId)) {
+      throw new Fault('input/invalid', `${quote(one.keyId)} is the ID of a WIT authority in the bundle`, {
+        hint: 'Give every key an ID of its own.',
+      });
+    }
     if (!there) jwtAuthorities.push(one);
     else if (!there.publicKey.equals(one.publicKey)) {
       throw new Fault('input/invalid', `JWT authority ${quote(one.keyId)} is in the bundle already, with another key`, {

@@ -10,7 +10,7 @@ interface IdRequest {
 }
 
 export function localAuthorityService({ world, authorities, log }: Context): Service {
-  function methodsOf<Signer>(kind: 'X509' | 'JWT', held: Authority<Signer> | undefined) {
+  function methodsOf<Signer>(kind: 'X509' | 'JWT' | 'WIT', held: Authority<Signer> | undefined) {
     const authority = (): Authority<Signer> => {
       if (held) return held;
       throw new Fault('method/unimplemented', `${kind} functionality is disabled`);
@@ -66,19 +66,12 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
       await world.reach();
       return { upstream_authority_subject_key_id: id };
     };
-  const noWit = (): never => {
-    throw new Fault('method/unimplemented', 'WIT authorities are not offered');
-  };
   const methods = {
     ...methodsOf('X509', authorities.x509),
     ...methodsOf('JWT', authorities.jwt),
+    ...methodsOf('WIT', authorities.wit),
     TaintX509UpstreamAuthority: ofRoot((roots, id) => roots.taint(id)),
     RevokeX509UpstreamAuthority: ofRoot((roots, id) => roots.revoke(id)),
-    GetWITAuthorityState: noWit,
-    PrepareWITAuthority: noWit,
-    ActivateWITAuthority: noWit,
-    TaintWITAuthority: noWit,
-    RevokeWITAuthority: noWit,
   };
   return { name: 'spire.api.server.localauthority.v1.LocalAuthority', methods };
 }

@@ -7,12 +7,21 @@ import { checkDnsName } from '../../src/spiffe/entry.ts';
 import { parseId, requireWorkloadId, type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
 import { idFromWire, idToWire, type WireId } from '../../src/wire/id.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
+import type { WitSigner } from '../authority/wit.ts';
 import { mayHold } from '../entries/authorized.ts';
-import { type IssuedJwtSvid, issueJwtSvid } from '../issue/jwt.ts';
+import { issueJwtSvid } from '../issue/jwt.ts';
+import type { IssuedToken } from '../issue/token.ts';
+import { issueWitSvid, readWitKey } from '../issue/wit.ts';
 import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
 import type { Issuance, StoredEntry } from '../store/store.ts';
 import type { Context } from './context.ts';
 import { itemStatus } from './status.ts';
+
+interface WitParams {
+  entry_id: string;
+  public_key: Buffer;
+  signing_algorithm: string;
+}
 
 export function svidToWire(svid: IssuedX509Svid, id: SpiffeId, hint: string): object {
   return { cert_chain: svid.chain, id: idToWire(id), expires_at: Math.floor(svid.notAfter / 1000), hint };
@@ -28,7 +37,8 @@ export function recordSvid(
   recorder.record({ serial, authority, ...forWhom, issuedAt: clock.now(), expiresAt: notAfter });
 }
 
-function jwtToWire(svid: IssuedJwtSvid, id: SpiffeId, hint: string): object {
+/** JWTSVID and WITSVID, which have the same fields. */
+function tokenToWire(svid: IssuedToken, id: SpiffeId, hint: string): object {
   return { token: svid.token, id: idToWire(id), expires_at: svid.expiresAt, issued_at: svid.issuedAt, hint };
 }
 
@@ -59,6 +69,15 @@ export function svidService(context: Context): Service {
     if (authorities.jwt) return authorities.jwt.signer.value;
     throw new Fault('method/unimplemented', 'JWT functionality is disabled');
   }
+
+  function witSigner(): WitSigner {
+    if (authorities.wit) return authorities.wit.signer.value;
+    throw new Fault('method/unimplemented', 'WIT-SVIDs are not offered', {
+      detail: 'the option witSvids.enabled is not set',
+    });
+  }
+
+  const newTokenId = (): string => random.bytes(16).toString('base64url');
 
   function readCsr(csr: Buffer, place: Place): Csr | Promise<Csr> {
     if (csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
@@ -108,11 +127,22 @@ export function svidService(context: Context): Service {
         tokenId: undefined,
       };
       const svid = await issueJwtSvid(signingKey, profile, clock.now());
-      return { svid: jwtToWire(svid, id, '') };
+      return { svid: tokenToWire(svid, id, '') };
     },
 
-    MintWITSVID(): never {
-      throw new Fault('method/unimplemented', 'WIT-SVIDs are not offered');
+    async MintWITSVID(request: { id: WireId | null; public_key: Buffer; ttl: number; signing_algorithm: string }) {
+      const signingKey = witSigner();
+      const id = requireWorkloadId(idFromWire(request.id, 'SPIFFE ID'), trustDomain, 'SPIFFE ID');
+      const profile = {
+        id,
+        key: readWitKey(request.public_key, request.signing_algorithm),
+        ttl: ttlOf(request.ttl, options.witSvids.ttl),
+        issuer: options.witSvids.issuer,
+        tokenId: newTokenId(),
+      };
+      const svid = await issueWitSvid(signingKey, profile, clock.now());
+      log.info({ id, jti: profile.tokenId }, 'WIT-SVID minted');
+      return { svid: tokenToWire(svid, id, '') };
     },
 
     async BatchNewX509SVID({ params }: { params: { entry_id: string; csr: Buffer }[] }, call: Call) {
@@ -157,15 +187,38 @@ export function svidService(context: Context): Service {
         audience,
         ttl: ttlOf(entry.jwtSvidTtl, options.defaultJwtSvidTtl),
         issuer: options.jwtIssuer,
-        tokenId: entry.jwtSvidIncludeJti ? random.bytes(16).toString('base64url') : undefined,
+        tokenId: entry.jwtSvidIncludeJti ? newTokenId() : undefined,
       };
       const svid = await issueJwtSvid(signingKey, profile, clock.now());
-      return { svid: jwtToWire(svid, entry.spiffeId, entry.hint) };
+      return { svid: tokenToWire(svid, entry.spiffeId, entry.hint) };
     },
 
-    async BatchNewWITSVID(_: unknown, call: Call): Promise<never> {
-      await limit(call, 'wit');
-      throw new Fault('method/unimplemented', 'WIT-SVIDs are not offered');
+    async BatchNewWITSVID({ params }: { params: WitParams[] }, call: Call) {
+      witSigner();
+      if (params.length === 0) throw new Fault('input/invalid', 'missing parameters');
+      await limit(call, 'wit', params.length);
+      await hearOf(
+        call,
+        params.map(({ entry_id }) => entry_id),
+      );
+      const issueOne = async ({ entry_id, public_key, signing_algorithm }: WitParams, place: Place) => {
+        if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
+        const entry = entryFor(call, entry_id);
+        const profile = {
+          id: entry.spiffeId,
+          key: readWitKey(public_key, signing_algorithm),
+          ttl: ttlOf(entry.x509SvidTtl, options.witSvids.ttl),
+          issuer: options.witSvids.issuer,
+          tokenId: newTokenId(),
+        };
+        const svid = await issueWitSvid(witSigner(), profile, clock.now(), place);
+        return { svid: tokenToWire(svid, entry.spiffeId, entry.hint) };
+      };
+      return {
+        results: await Promise.all(
+          params.map((one, index) => itemStatus(log, () => issueOne(one, placeInBatch(index)))),
+        ),
+      };
     },
 
     async NewDownstreamX509CA({ csr, preferred_ttl }: { csr: Buffer; preferred_ttl: number }, call: Call) {

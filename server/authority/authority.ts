@@ -1,5 +1,5 @@
 /**
- * One signing authority of this server (X.509 or JWT): its slots in the journal, its keys in the key store, its public
+ * One signing authority of this server (X.509, JWT or WIT): its slots in the journal, its keys in the key store, its public
  * half in the bundle, and the live signer. The order of steps makes every crash harmless: a key is made before the
  * journal names it, the journal names it before the bundle carries it, and the bundle carries it before it signs (FED-1).
  */
@@ -18,7 +18,7 @@ import { activate, prepare, readSlots, revoke, type Slot, type Slots, taint } fr
 
 /** What differs between kinds of authority. */
 export interface AuthorityKind<Signer> {
-  /** `X.509` or `JWT`: for messages. */
+  /** `X.509`, `JWT` or `WIT`: for messages. */
   readonly name: string;
   /** Prefix of journal documents and key names. */
   readonly prefix: string;

@@ -1,70 +1,11 @@
-/** The JWT authority: what is particular to keys that sign JWT-SVIDs. */
-import { type JwtAlgorithm, keyTypes } from '../../src/crypto/algorithms.ts';
-import type { Key } from '../../src/keys/key-store.ts';
+/** The JWT authority: keys that sign JWT-SVIDs. */
 import type { Random } from '../../src/run/random.ts';
-import type { Bundle, JwtAuthority } from '../../src/spiffe/bundle.ts';
-import { backdate } from '../../src/spiffe/lifetime.ts';
 import type { AuthorityKind } from './authority.ts';
-import type { Slot } from './slots.ts';
+import { type TokenSigner, tokenKind } from './token.ts';
 
-export interface JwtSigner {
-  /** The `kid`. */
-  readonly keyId: string;
-  /** The JWA name, such as ES256. */
-  readonly algorithm: JwtAlgorithm;
-  readonly key: Key;
-  /** Milliseconds: no token outlives its key. */
-  readonly notAfter: number;
-}
-
-const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
-
-/** 32 letters and digits: 190 bits, so never twice. */
-function newKeyId(random: Random): string {
-  let id = '';
-  while (id.length < 32) {
-    for (const byte of random.bytes(64)) {
-      if (byte < 248 && id.length < 32) id += alphabet[byte % 62];
-    }
-  }
-  return id;
-}
+export type JwtSigner = TokenSigner;
 
 /** @param lifetime milliseconds */
 export function jwtKind(lifetime: number, random: Random): AuthorityKind<JwtSigner> {
-  const published = (slot: Slot): JwtAuthority => ({
-    keyId: slot.id,
-    publicKey: Buffer.from(slot.material, 'base64'),
-    expiresAt: Math.floor(slot.notAfter / 1000),
-    tainted: slot.tainted,
-  });
-  return {
-    name: 'JWT',
-    prefix: 'jwt',
-    make: async (key, now) => ({
-      id: newKeyId(random),
-      // As a certificate: a clock that is set back a little is no reason to refuse a start.
-      notBefore: now - backdate,
-      notAfter: now + lifetime,
-      material: key.publicKey.toString('base64'),
-    }),
-    signer: (slot, key) => ({ keyId: slot.id, algorithm: keyTypes[key.type].jwa, key, notAfter: slot.notAfter }),
-    publish(bundle, slot) {
-      const there = bundle.jwtAuthorities.find(({ keyId }) => keyId === slot.id);
-      if (there?.tainted === slot.tainted) return undefined;
-      return { ...bundle, jwtAuthorities: [...without(bundle, slot.id), published(slot)] };
-    },
-    withdraw: (bundle, slot) =>
-      bundle.jwtAuthorities.some(({ keyId }) => keyId === slot.id)
-        ? { ...bundle, jwtAuthorities: without(bundle, slot.id) }
-        : undefined,
-    withdrawTainted(bundle, id) {
-      const found = bundle.jwtAuthorities.find(({ keyId, tainted }) => keyId === id && tainted);
-      return found && { bundle: { ...bundle, jwtAuthorities: without(bundle, id) }, notAfter: found.expiresAt * 1000 };
-    },
-  };
-}
-
-function without(bundle: Bundle, id: string): JwtAuthority[] {
-  return bundle.jwtAuthorities.filter(({ keyId }) => keyId !== id);
+  return tokenKind({ name: 'JWT', prefix: 'jwt', field: 'jwtAuthorities' }, lifetime, random);
 }

@@ -6,7 +6,7 @@
 import { Fault, quote } from '../../src/errors.ts';
 
 export interface Slot {
-  /** X.509: subject key id, lower-case hex. JWT: the `kid`. */
+  /** X.509: subject key id, lower-case hex. JWT and WIT: the `kid`. */
   readonly id: string;
   /** The name of its key in the key store. */
   readonly keyId: string;

@@ -5,6 +5,7 @@ import { Fault } from '../../src/errors.ts';
 import { signAt } from '../../src/keys/key-store.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
+import { type IssuedToken, lifeOf } from './token.ts';
 
 export interface JwtProfile {
   readonly id: SpiffeId;
@@ -15,18 +16,11 @@ export interface JwtProfile {
   readonly tokenId: string | undefined;
 }
 
-export interface IssuedJwtSvid {
-  readonly token: string;
-  /** Unix seconds. */
-  readonly issuedAt: number;
-  readonly expiresAt: number;
-}
-
 const mostAudiences = 64;
 const longestAudience = 1024;
 
 /** Throws `input/invalid` for a useless audience, `state/refused` when the key has expired. @param now milliseconds */
-export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: number): Promise<IssuedJwtSvid> {
+export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: number): Promise<IssuedToken> {
   const audience = [...new Set(profile.audience)];
   if (audience.length === 0 || audience.includes(''))
     throw new Fault('input/invalid', 'at least one audience is required, and none may be empty');
@@ -36,11 +30,7 @@ export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: 
       `at most ${mostAudiences} audiences of ${longestAudience} bytes each are possible`,
     );
   }
-  const issuedAt = Math.floor(now / 1000);
-  const expiresAt = Math.floor(Math.min(now + profile.ttl, signer.notAfter) / 1000);
-  if (expiresAt <= issuedAt) {
-    throw new Fault('state/refused', 'the JWT authority has expired', { hint: 'A new one is being made: try again.' });
-  }
+  const { issuedAt, expiresAt } = lifeOf(signer, profile.ttl, now, 'JWT');
   const claims = {
     ...(profile.issuer !== undefined && { iss: profile.issuer }),
     sub: profile.id,

@@ -1,7 +1,7 @@
-/** Public keys as JSON Web Keys (RFC 7517, RFC 7518 §6): EC on the three curves of JWS, and RSA. */
-import { createPublicKey, type JsonWebKey } from 'node:crypto';
+/** Keys as JSON Web Keys (RFC 7517, RFC 7518 §6): EC on the three curves of JWS, and RSA. */
+import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto';
 import { Fault } from '../errors.ts';
-import { describeSpki, publicKeyOf, rsaLimits } from './algorithms.ts';
+import { describeSpki, type JwtAlgorithm, publicKeyOf, rsaLimits } from './algorithms.ts';
 import type { Json } from './json.ts';
 
 const curves = ['P-256', 'P-384', 'P-521'];
@@ -37,4 +37,9 @@ export function spkiOfJwk(jwk: { readonly [name: string]: Json }, what: string):
 export function publicJwk(spki: Buffer): object {
   const { kty, crv, x, y, n, e } = publicKeyOf(spki).export({ format: 'jwk' });
   return kty === 'RSA' ? { kty, n, e } : { kty, crv, x, y };
+}
+
+/** A private key as a JWK that says what it signs with, as the Workload API hands it out (WA-38). It is a secret. */
+export function privateJwk(key: KeyObject, alg: JwtAlgorithm): object {
+  return { ...key.export({ format: 'jwk' }), alg };
 }

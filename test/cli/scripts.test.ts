@@ -10,7 +10,7 @@ import { createLog } from '../../src/log.ts';
 import { systemClock } from '../../src/run/clock.ts';
 import { systemRandom } from '../../src/run/random.ts';
 import { testPorts } from './support/ports.ts';
-import { claimOf, runScript } from './support/script.ts';
+import { claimOf, optionsOf, runScript } from './support/script.ts';
 
 const scripts = new URL('./scripts/', import.meta.url);
 
@@ -26,6 +26,7 @@ suite('scripts', async () => {
           listen: '127.0.0.1:0',
           'keys-store': 'memory',
           database: 'sqlite::memory:',
+          ...optionsOf(script),
         },
       });
       const log = createLog({ level: 'error', format: 'text', clock: systemClock, write: () => {} });

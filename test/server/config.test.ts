@@ -29,6 +29,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     jwtKeyType: 'ec-p256',
     caSubject: { country: ['US'], organization: ['SPIFFE'], commonName: '' },
     disableJwtSvids: false,
+    witSvids: { enabled: false, ttl: 3_600_000 },
     refreshHint: 300_000,
     rateLimits: { attest: 1, csr: 500, jwt: 500, wit: 500, push: 500, post: 10 },
     revocation: { record: true, withdrawn: false },
@@ -115,6 +116,11 @@ const refused: [string, object, RegExp][] = [
     'x509pop without roots',
     { nodeAttestorsX509popMode: 'external_pki' },
     /^nodeAttestors.x509pop.caBundlePaths: is empty; mode external_pki needs/,
+  ],
+  [
+    'an issuer of WIT-SVIDs that OpenID Connect could have',
+    { witSvidsIssuer: 'https://issuer.example' },
+    /^--wit-svids-issuer: "https:\/\/issuer.example" could be an issuer of OpenID Connect/,
   ],
   [
     'one path for live and ready',

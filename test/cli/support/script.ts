@@ -2,6 +2,7 @@
  * Scripts of the command line, as text: a line `$ mutual ...`, then what it must print and how it must end.
  *
  *   # a claim, the name of the test          (first line)
+ *   # option NAME=VALUE                      an option of the server, by its flag
  *   $ mutual entry create --spiffe-id ...    a command; '...' and "..." quote
  *   < text                                   a line of its standard input
  *   a line                                   standard output, compared whole
@@ -33,6 +34,13 @@ export function claimOf(script: string): string {
   const first = script.split('\n', 1)[0]!;
   match(first, /^# \S/, 'a script begins with its claim');
   return first.slice(2);
+}
+
+/** Options of its server that a script asks for. */
+export function optionsOf(script: string): Record<string, string> {
+  return Object.fromEntries(
+    [...script.matchAll(/^# option ([a-z0-9-]+)=(.*)$/gm)].map(([, name, value]) => [name!, value!]),
+  );
 }
 
 /** Runs a script. `run` takes the words after `mutual` and the standard input. Names may be given values before. */

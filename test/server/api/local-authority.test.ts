@@ -4,9 +4,12 @@ import { test } from 'node:test';
 import { Status } from '../../../src/errors.ts';
 import { testServer } from '../../support/server.ts';
 
-for (const kind of ['X509', 'JWT'] as const) {
+const enabled = { flags: { witSvidsEnabled: true } };
+const field = { X509: 'x509Authorities', JWT: 'jwtAuthorities', WIT: 'witAuthorities' } as const;
+
+for (const kind of ['X509', 'JWT', 'WIT'] as const) {
   test(`${kind}: prepare, activate, taint, revoke, each seen in the state and in the bundle`, async (t) => {
-    const server = await testServer(t);
+    const server = await testServer(t, enabled);
     // biome-ignore lint/suspicious/noExplicitAny: a message.
     const call = (verb: string, authority_id?: string): Promise<any> =>
       server.admin.call('localAuthority', verb === 'Get' ? `Get${kind}AuthorityState` : `${verb}${kind}Authority`, {
@@ -16,11 +19,11 @@ for (const kind of ['X509', 'JWT'] as const) {
       server.admin.refusal('localAuthority', `${verb}${kind}Authority`, { authority_id });
     const inBundle = async () => {
       const bundle = await server.bundle();
-      return (kind === 'JWT' ? bundle.jwtAuthorities : bundle.x509Authorities).map(({ tainted }) => tainted);
+      return bundle[field[kind]].map(({ tainted }) => tainted);
     };
     const { active, prepared, old } = await call('Get');
     assert.deepEqual([prepared, old, await inBundle()], [null, null, [false]]);
-    assert.match(active.authority_id, kind === 'JWT' ? /^[A-Za-z0-9]{32}$/ : /^[0-9a-f]{40}$/);
+    assert.match(active.authority_id, kind === 'X509' ? /^[0-9a-f]{40}$/ : /^[A-Za-z0-9]{32}$/);
     assert.deepEqual(
       [active.expires_at, active.upstream_authority_subject_key_id],
       [String(server.clock.now() / 1000 + 24 * 3600), ''],
@@ -53,9 +56,9 @@ for (const kind of ['X509', 'JWT'] as const) {
   });
 }
 
-test('a tainted JWT key can be revoked also when two rotations later no slot holds it; an X.509 authority only as the old one', async (t) => {
-  const server = await testServer(t);
-  for (const kind of ['X509', 'JWT'] as const) {
+test('a tainted JWT or WIT key can be revoked also when two rotations later no slot holds it; an X.509 authority only as the old one', async (t) => {
+  const server = await testServer(t, enabled);
+  for (const kind of ['X509', 'JWT', 'WIT'] as const) {
     const rotate = async () => {
       const { prepared_authority } = await server.admin.call('localAuthority', `Prepare${kind}Authority`);
       await server.admin.call('localAuthority', `Activate${kind}Authority`, {
@@ -67,16 +70,16 @@ test('a tainted JWT key can be revoked also when two rotations later no slot hol
     const request = { authority_id: old.authority_id };
     await server.admin.call('localAuthority', `Taint${kind}Authority`, request);
     await rotate();
-    if (kind === 'JWT') {
+    if (kind !== 'X509') {
       assert.deepEqual(
-        (await server.admin.call('localAuthority', 'RevokeJWTAuthority', request)).revoked_authority,
+        (await server.admin.call('localAuthority', `Revoke${kind}Authority`, request)).revoked_authority,
         old,
       );
-      assert.ok(!(await server.bundle()).jwtAuthorities.some(({ keyId }) => keyId === old.authority_id));
-      const { active, old: untainted } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
+      assert.ok(!(await server.bundle())[field[kind]].some(({ keyId }) => keyId === old.authority_id));
+      const { active, old: untainted } = await server.admin.call('localAuthority', `Get${kind}AuthorityState`);
       for (const { authority_id } of [active, untainted])
         assert.equal(
-          (await server.admin.refusal('localAuthority', 'RevokeJWTAuthority', { authority_id })).status,
+          (await server.admin.refusal('localAuthority', `Revoke${kind}Authority`, { authority_id })).status,
           Status.FAILED_PRECONDITION,
         );
     } else {
@@ -88,13 +91,11 @@ test('a tainted JWT key can be revoked also when two rotations later no slot hol
   }
 });
 
-test('upstream authorities are not configured, WIT authorities not offered', async (t) => {
+test('upstream authorities are not configured', async (t) => {
   const server = await testServer(t);
   for (const method of ['TaintX509UpstreamAuthority', 'RevokeX509UpstreamAuthority'])
     assert.equal(
       (await server.admin.refusal('localAuthority', method, { subject_key_id: 'ab' })).status,
       Status.FAILED_PRECONDITION,
     );
-  for (const verb of ['Prepare', 'Activate', 'Taint', 'Revoke'])
-    assert.equal((await server.admin.refusal('localAuthority', `${verb}WITAuthority`)).status, Status.UNIMPLEMENTED);
 });
