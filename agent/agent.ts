@@ -31,6 +31,7 @@ import { statusApi } from './api/status.ts';
 import { requireHeader, workloadApi } from './api/workload.ts';
 import { chooseMethod } from './attest/methods.ts';
 import { bootstrapTrust, type Trust } from './bootstrap.ts';
+import { serveBroker } from './broker/serve.ts';
 import { makeCache } from './cache.ts';
 import type { AgentOptions } from './config.ts';
 import { connectServer, once } from './connect-server.ts';
@@ -50,7 +51,9 @@ import { type AgentStatus, agentStatus } from './status.ts';
 import { makeSync } from './sync.ts';
 import { why } from './why.ts';
 import { workloadAttestor } from './workload/attest.ts';
+import { kubelet } from './workload/kubelet.ts';
 import { workloadMethods } from './workload/methods.ts';
+import { watchedPods } from './workload/watched-pods.ts';
 
 export interface AgentPorts {
   readonly clock: Clock;
@@ -278,6 +281,23 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       ],
     });
     undo.push(() => workloads.close(grace));
+    const { k8s } = options.workloadAttestors;
+    const broker =
+      options.broker &&
+      (await serveBroker(options.broker, {
+        ...callers,
+        clock,
+        jwts,
+        holdProcess,
+        requirePostQuantum: options.tls.requirePostQuantum,
+        current: node.current,
+        node: node.state,
+        pods: k8s && watchedPods(kubelet(k8s, clock), clock, (error) => say('', 'pods', why(error), 'pods not listed')),
+        podsValidFor: k8s?.reloadInterval ?? 0,
+        onDone,
+        onRefused: (fault, from) => say(from, fault.message, why(fault), 'connection of a broker refused'),
+      }));
+    undo.push(() => broker?.close(grace));
     const observing = await observe(options, {
       clock,
       live: {},
@@ -286,6 +306,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     });
     undo.push(() => observing.close());
     undo.push(() => serving.set(false));
+    if (broker !== undefined) log.info({ broker: broker.addresses }, 'brokers are served');
     log.info({ socket: options.socket, admin_socket: options.adminSocket, id: node.current()?.id }, 'agent serves');
     // Who waits for what was kept has it before the server is dialled.
     if (isKept) follow();

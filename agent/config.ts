@@ -1,5 +1,6 @@
 /** The agent's options: one table, checks across them, and the type everything else of the agent is written against. */
 import { dirname, normalize, sep } from 'node:path';
+import { brokerRules, brokerSection } from '../src/config/broker.ts';
 import { keyManagerSections, keysRules, sealSection } from '../src/config/keys.ts';
 import {
   choice,
@@ -177,6 +178,7 @@ export const agentTable = {
       'Refuses Envoys that do not send `workload.spiffe.io: true`, which they do when it is in their `initial_metadata`.',
     ),
   }),
+  broker: brokerSection,
   keys: section('The keys of the agent.', {
     store: setting(
       choice('disk', 'memory'),
@@ -202,6 +204,7 @@ const rules: readonly Rule<AgentOptions>[] = [
   ...ownSocketRules('socket', 'adminSocket'),
   ...keysRules,
   ...workloadAttestorRules,
+  ...brokerRules,
   {
     needs: [
       'joinToken',

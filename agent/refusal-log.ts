@@ -16,8 +16,9 @@ const mostKinds = 1_000;
 export function refusalLog(log: Log, clock: Clock): (call: Call, fault: Fault) => void {
   const said = new LRUCache<string, { at: number; leftOut: number }>({ max: mostKinds });
   return (call, fault) => {
-    const caller = call.caller.kind === 'unix' ? { pid: call.caller.peer.pid, uid: call.caller.peer.uid } : {};
-    const key = `${caller.uid} ${call.method} ${fault.code} ${fault.message.slice(0, 40)}`;
+    const { caller: from } = call;
+    const caller = from.kind === 'unix' ? { pid: from.peer.pid, uid: from.peer.uid } : { id: from.svid?.id };
+    const key = `${caller.uid ?? caller.id} ${call.method} ${fault.code} ${fault.message.slice(0, 40)}`;
     const last = said.get(key);
     const now = clock.now();
     if (last !== undefined && now - last.at < period) {

@@ -47,14 +47,19 @@ function sure(identities: Identities, ports: CallerPorts): Identities | Promise<
 }
 
 async function askServer(identities: Identities, ports: CallerPorts): Promise<Identities> {
-  await ports.catchUp(patience);
-  if (identities.entries.length > 0) return identities;
-  if (!ports.ready()) {
-    throw new Fault('peer/unavailable', 'the agent does not know its registration entries yet', {
-      hint: 'Try again in a moment.',
-    });
-  }
+  const hasSome = (): boolean => identities.entries.length > 0;
+  await caughtUp(ports, hasSome);
+  if (hasSome()) return identities;
   throw noIdentity(identities.selectors, ports.agentId());
+}
+
+/** Waits until the agent is not behind its server. Throws `peer/unavailable` when it has never known what `hasSome` asks for. */
+export async function caughtUp(ports: CallerPorts, hasSome: () => boolean): Promise<void> {
+  await ports.catchUp(patience);
+  if (hasSome() || ports.ready()) return;
+  throw new Fault('peer/unavailable', 'the agent does not know its registration entries yet', {
+    hint: 'Try again in a moment.',
+  });
 }
 
 /** The refusal: what was found about the process, and what an operator would do. */

@@ -85,7 +85,7 @@ export function delegatedApi(ports: DelegatedPorts): Service {
           isFirst = false;
           return delegatedX509Svids(cache, identities);
         };
-        const wakes: Wakes[] = [delegate.follow, identities.follow, patience(clock), ...subject.wakes];
+        const wakes: Wakes[] = [delegate.follow, patience(clock), ...subject.wakes];
         try {
           await follow(call, send, message, ...wakes);
         } finally {

@@ -1,6 +1,6 @@
 /**
  * The Workload API's messages, made from what the cache holds and encoded once for each change and set of entries, not for
- * each call. Several identities with one hint: the oldest keeps it and the others are sent without (WA-20).
+ * each call. The Broker API's have the same fields with the same numbers (proto/broker.proto). Several identities with one hint: the oldest keeps it and the others are sent without (WA-20).
  */
 
 import { messageCodec } from '../../src/rpc/load.ts';
@@ -12,6 +12,9 @@ import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import type { JwtSvid } from '../jwt-cache.ts';
 import { claimsToStruct } from './claims.ts';
+
+/** Of identities, what messages are made of. */
+export type Material = Pick<Identities, 'entries' | 'federated' | 'memo'>;
 
 /** The longest hint that is passed on, bytes (WA-22). */
 const longestHint = 1_024;
@@ -34,7 +37,7 @@ const encodeValidation = codec('ValidateJWTSVIDResponse');
  * X509SVIDResponse with every identity that has an SVID to serve, in order; undefined when none has.
  * @param now Unix milliseconds
  */
-export function x509Svids(cache: Cache, identities: Identities, now: number): Encoded | undefined {
+export function x509Svids(cache: Cache, identities: Material, now: number): Encoded | undefined {
   return identities.memo('x509-svids', () => {
     const bundle = derAuthorities(cache.ownBundle.value);
     const hints = hintsOf(identities.entries);
@@ -66,7 +69,7 @@ export function x509Svids(cache: Cache, identities: Identities, now: number): En
 }
 
 /** X509BundlesResponse: the own trust domain's and those that the entries federate with (WA-26). */
-export function x509Bundles(cache: Cache, identities: Identities): Encoded {
+export function x509Bundles(cache: Cache, identities: Material): Encoded {
   return identities.memo('x509-bundles', () => {
     const bundles = byId([cache.ownBundle.value, ...identities.federated], derAuthorities);
     const crl = cache.revocations.value.ders;
@@ -75,7 +78,7 @@ export function x509Bundles(cache: Cache, identities: Identities): Encoded {
 }
 
 /** JWTBundlesResponse, each a JWK Set with the JWT keys alone (WA-31). */
-export function jwtBundles(cache: Cache, identities: Identities): Encoded {
+export function jwtBundles(cache: Cache, identities: Material): Encoded {
   return identities.memo('jwt-bundles', () => {
     const bundles = byId([cache.ownBundle.value, ...identities.federated], (bundle) => Buffer.from(jwtKeySet(bundle)));
     return { value: encoded(encodeJwtBundles({ bundles })), until: Number.POSITIVE_INFINITY };

@@ -10,13 +10,15 @@ import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import type { WorkloadAttestor } from '../workload/attest.ts';
 import type { Wakes } from './follow.ts';
+import type { Material } from './messages.ts';
 
 /** Somebody whose identities are asked for. */
 export interface Subject {
+  /** What it is entitled to, by what was found of it. */
   readonly identities: Identities;
-  /** Throws `thing/missing` once the process is gone: what it had is nobody's then. */
+  /** Throws `thing/missing` once it is gone: what it had is nobody's then. */
   check(): void;
-  /** Looks now and then whether it is. */
+  /** Of changes of the identities, and now and then to look whether it is gone. */
   readonly wakes: readonly Wakes[];
   close(): void;
 }
@@ -29,14 +31,16 @@ export interface SubjectPorts {
   holdProcess(pid: number): HeldProcess;
 }
 
-/** How often a subscription looks whether its process still runs, milliseconds. */
+/** How often a subscription looks whether its process still runs, and what it is now, milliseconds. */
 const lookEvery = 1_000;
+const attestEvery = 5_000;
 /** First messages wait this long for SVIDs on their way, milliseconds. */
 const firstPatience = 10_000;
 
 /** Somebody who is described by what an attestor would have found. */
 export function described(selectors: readonly Selector[], cache: Cache): Subject {
-  return { identities: cache.identities(selectors), check() {}, wakes: [], close() {} };
+  const identities = cache.identities(selectors);
+  return { identities, check() {}, wakes: [identities.follow], close() {} };
 }
 
 /**
@@ -49,11 +53,24 @@ export async function processSubject(pid: number, ports: SubjectPorts): Promise<
     if (!held.alive()) throw gone(pid);
   };
   try {
-    const selectors = await ports.attestor.attest(held);
+    const entitled = shifting(ports.cache.identities(await ports.attestor.attest(held)));
+    const attestAgain = async (): Promise<void> => {
+      // A process that cannot be attested now stays what it was, unless it is gone, which the next look tells.
+      const selectors = await Promise.resolve(held)
+        .then(ports.attestor.attest)
+        .catch(() => undefined);
+      if (selectors !== undefined) entitled.set(ports.cache.identities(selectors));
+    };
     return {
-      identities: ports.cache.identities(selectors),
+      get identities() {
+        return entitled.now;
+      },
       check,
-      wakes: [every(ports.clock, lookEvery)],
+      wakes: [
+        entitled.wakes,
+        (wake) => every(ports.clock, lookEvery, wake),
+        () => every(ports.clock, attestEvery, () => void attestAgain()),
+      ],
       close: () => held.close(),
     };
   } catch (error) {
@@ -69,6 +86,20 @@ export async function processSubject(pid: number, ports: SubjectPorts): Promise<
 /** Entries whose identity may be handed to another: never one with rights over the server. */
 export function delegable({ entries }: Identities): readonly AuthorizedEntry[] {
   return entries.some(isPrivileged) ? entries.filter((entry) => !isPrivileged(entry)) : entries;
+}
+
+/** What may be handed to another, for messages that are made of identities. */
+export function onBehalf(identities: Identities): Material {
+  return {
+    get entries() {
+      return delegable(identities);
+    },
+    get federated() {
+      const domains = new Set(delegable(identities).flatMap(({ federatesWith }) => federatesWith));
+      return identities.federated.filter(({ trustDomain }) => domains.has(trustDomain));
+    },
+    memo: (name, make) => identities.memo(`on behalf: ${name}`, make),
+  };
 }
 const isPrivileged = ({ admin, downstream }: AuthorizedEntry): boolean => admin || downstream;
 
@@ -86,17 +117,45 @@ export function waits(subject: Subject, cache: Cache, started: number, now: numb
   );
 }
 
-function every(clock: Clock, ms: number): Wakes {
-  return (wake) => {
-    let cancel = (): void => {};
-    const again = (): void => {
-      cancel = clock.after(ms, () => {
-        again();
+/** Calls `act` every `ms` milliseconds until the function that this gives is called. */
+function every(clock: Clock, ms: number, act: () => void): () => void {
+  let cancel = (): void => {};
+  const again = (): void => {
+    cancel = clock.after(ms, () => {
+      again();
+      act();
+    });
+  };
+  again();
+  return () => cancel();
+}
+
+/** Identities that may come to be those of other selectors while somebody follows them. */
+export function shifting(first: Identities): { readonly now: Identities; set(next: Identities): void; wakes: Wakes } {
+  let now = first;
+  const shifts = new Set<() => void>();
+  return {
+    get now() {
+      return now;
+    },
+    set(next) {
+      if (next === now) return;
+      now = next;
+      for (const shift of [...shifts]) shift();
+    },
+    wakes(wake) {
+      let unfollow = now.follow(wake);
+      const shift = (): void => {
+        unfollow();
+        unfollow = now.follow(wake);
         wake();
-      });
-    };
-    again();
-    return () => cancel();
+      };
+      shifts.add(shift);
+      return () => {
+        shifts.delete(shift);
+        unfollow();
+      };
+    },
   };
 }
 

@@ -16,7 +16,7 @@ import { validatedTokens } from '../validated.ts';
 import { type CallerPorts, entitled, identitiesOf, redacted } from './caller.ts';
 import { tellableClaims } from './claims.ts';
 import { follow, type Wakes } from './follow.ts';
-import { hintsOf, jwtBundles, jwtSvids, validation, x509Bundles, x509Svids } from './messages.ts';
+import { hintsOf, jwtBundles, jwtSvids, type Material, validation, x509Bundles, x509Svids } from './messages.ts';
 
 export interface WorkloadApiPorts extends CallerPorts {
   readonly clock: Clock;
@@ -179,9 +179,9 @@ function firstComplete(identities: Identities, ports: WorkloadApiPorts): () => E
 }
 
 /** One token for each identity (WA-29), at once when all of them are kept. */
-function tokens(
+export function tokens(
   entries: readonly AuthorizedEntry[],
-  identities: Identities,
+  identities: Material,
   audience: readonly string[],
   jwts: JwtCache,
 ): Encoded | Promise<Encoded> {
@@ -211,7 +211,8 @@ export function notSigned(error: unknown): never {
   });
 }
 
-function notIssued(entries: readonly AuthorizedEntry[], cache: Cache): Fault {
+/** What is said when the first message has waited long enough and there is no SVID. */
+export function notIssued(entries: readonly AuthorizedEntry[], cache: Cache): Fault {
   const refusal = entries.map(({ id }) => cache.refusal(id)).find((fault) => fault !== undefined);
   return new Fault(
     'peer/unavailable',

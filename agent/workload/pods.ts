@@ -4,6 +4,8 @@ import { fieldsOf, itemsOf, textOf } from './get-json.ts';
 
 export interface Pod {
   readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
   readonly selectors: readonly Selector[];
 }
 
@@ -27,8 +29,10 @@ export function readPods(list: unknown): Pods {
     const status = fieldsOf(item, 'status');
     const running = itemsOf(status, 'containerStatuses');
     const init = itemsOf(status, 'initContainerStatuses');
-    const uid = textOf(fieldsOf(item, 'metadata'), 'uid');
-    const pod: Pod = { uid, selectors: podSelectors(item, running, init) };
+    const metadata = fieldsOf(item, 'metadata');
+    const uid = textOf(metadata, 'uid');
+    const [namespace, name] = [textOf(metadata, 'namespace'), textOf(metadata, 'name')];
+    const pod: Pod = { uid, namespace, name, selectors: podSelectors(item, running, init) };
     byUid.set(uid, pod);
     for (const one of [...running, ...init]) {
       // `containerd://ID`; empty until the container is started.

@@ -31,6 +31,7 @@ export const packageFiles: Readonly<Record<string, readonly string[]>> = {
     'mutual/server/v1/rotation.proto',
     'mutual/server/v1/sync.proto',
   ],
+  'spiffe.broker': ['broker.proto'],
   'spire.agent.debug.v1': ['spire/api/agent/debug/v1/debug.proto'],
   'spire.api.agent.delegatedidentity.v1': ['spire/api/agent/delegatedidentity/v1/delegatedidentity.proto'],
   'spire.api.agent.logger.v1': ['spire/api/agent/logger/v1/logger.proto'],

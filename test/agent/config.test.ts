@@ -154,6 +154,43 @@ const refused: [string, object, RegExp][] = [
     { workloadAttestorsPodmanUsers: ['0'] },
     /"0" is not a whole number from 1/,
   ],
+  ['brokers that are served nowhere', { brokerProfiles: ['jwt'] }, /^broker\.socket: is needed, or broker\.listen/],
+  ['a socket without brokers', { brokerSocket: '/run/b.sock' }, /^broker\.processes: is empty, and so is broker\.pods/],
+  [
+    'brokers over the network that may refer to nothing',
+    { brokerListen: '127.0.0.1:0', workloadAttestorsK8sNodeName: 'n' },
+    /^broker\.podsOverNetwork: is empty/,
+  ],
+  [
+    'a right over the network without an address',
+    {
+      brokerSocket: '/run/b.sock',
+      brokerProcesses: ['spiffe://example.org/b'],
+      brokerPodsOverNetwork: ['spiffe://example.org/b'],
+      workloadAttestorsK8sNodeName: 'n',
+    },
+    /^--broker-pods-over-network: is for brokers over broker\.listen/,
+  ],
+  [
+    'a right over the socket without one',
+    {
+      brokerListen: '127.0.0.1:0',
+      brokerProcesses: ['spiffe://example.org/b'],
+      brokerPodsOverNetwork: ['spiffe://example.org/b'],
+      workloadAttestorsK8sNodeName: 'n',
+    },
+    /^--broker-processes: is for brokers over broker\.socket/,
+  ],
+  [
+    'pods where nobody knows any',
+    { brokerSocket: '/run/b.sock', brokerPods: ['spiffe://example.org/b'] },
+    /^--broker-pods: needs workloadAttestors\.k8s/,
+  ],
+  [
+    'a broker that is no SPIFFE ID',
+    { brokerSocket: '/run/b.sock', brokerProcesses: ['proxy'] },
+    /^--broker-processes: .*"proxy"/,
+  ],
   [
     'a version of Docker that is none',
     { workloadAttestorsDockerVersion: '1.41/../..' },

@@ -9,6 +9,8 @@ import type { TLSSocket } from 'node:tls';
 
 export interface FakePod {
   readonly name: string;
+  /** Without it `shop`. */
+  readonly namespace?: string;
   readonly uid: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly owners?: readonly { kind: string; name: string; uid: string }[];
@@ -49,8 +51,8 @@ export const podList = (pods: readonly FakePod[]): object => ({
   kind: 'PodList',
   apiVersion: 'v1',
   metadata: {},
-  items: pods.map(({ name, uid, labels, owners, containers = [], init = [] }) => ({
-    metadata: { name, namespace: 'shop', uid, labels, ownerReferences: owners },
+  items: pods.map(({ name, namespace = 'shop', uid, labels, owners, containers = [], init = [] }) => ({
+    metadata: { name, namespace, uid, labels, ownerReferences: owners },
     spec: {
       containers: containers.map((one) => ({ name: one.name, image: one.image })),
       serviceAccountName: 'seller',

@@ -1,0 +1,66 @@
+/**
+ * Who is a broker, and what each may refer to: by SPIFFE ID, from the configuration alone (SPIFFE Broker Endpoint §5). Who is
+ * not named may do nothing.
+ */
+import { Fault, quote } from '../../src/errors.ts';
+import type { SpiffeId } from '../../src/spiffe/id.ts';
+import { type Reference, referenceText } from './reference.ts';
+
+/** From where a call comes: over the Unix socket, so from this node, or over the network. */
+export type Place = 'socket' | 'network';
+
+export interface RightsOptions {
+  readonly processes: readonly SpiffeId[];
+  readonly pods: readonly SpiffeId[];
+  readonly podsOverNetwork: readonly SpiffeId[];
+  /** Empty: all. */
+  readonly podNamespaces: readonly string[];
+}
+
+export interface Rights {
+  /** Throws `caller/denied` for who may refer to nothing from there. */
+  requireBroker(id: SpiffeId, from: Place): void;
+  /** Throws `caller/denied`. Asked before anybody looks whether the workload exists. */
+  requireReference(id: SpiffeId, reference: Reference, from: Place): void;
+  /** The namespace of a pod is known when it is found. Throws `caller/denied`. */
+  requireNamespace(namespace: string): void;
+}
+
+export function brokerRights(options: RightsOptions): Rights {
+  // A number of a process means something on this node alone: none comes over the network (Broker API §3.1.2).
+  const may: Readonly<Record<Place, Readonly<Record<Reference['kind'], ReadonlySet<SpiffeId>>>>> = {
+    socket: { process: new Set(options.processes), pod: new Set(options.pods) },
+    network: { process: new Set(), pod: new Set(options.podsOverNetwork) },
+  };
+  const namespaces = new Set(options.podNamespaces);
+  return {
+    requireBroker(id, from) {
+      if (Object.values(may[from]).some((ids) => ids.has(id))) return;
+      throw new Fault('caller/denied', `${quote(id)} is not a broker of this agent over the ${from}`, {
+        hint: `The operator names brokers in ${Object.values(givenBy[from]).join(' or ')} of the agent.`,
+      });
+    },
+    requireReference(id, reference, from) {
+      if (may[from][reference.kind].has(id)) return;
+      const option = givenBy[from][reference.kind];
+      throw new Fault('caller/denied', `${quote(id)} may not refer to ${referenceText(reference)} over the ${from}`, {
+        hint:
+          option === undefined
+            ? 'Processes are referred to over the Unix socket of their own node.'
+            : `The operator gives that right in ${option} of the agent.`,
+      });
+    },
+    requireNamespace(namespace) {
+      if (namespaces.size === 0 || namespaces.has(namespace)) return;
+      throw new Fault('caller/denied', `pods of namespace ${quote(namespace)} may not be referred to`, {
+        hint: 'The operator names namespaces in broker.podNamespaces of the agent.',
+      });
+    },
+  };
+}
+
+/** Which option gives which right. */
+const givenBy: Readonly<Record<Place, Readonly<Partial<Record<Reference['kind'], string>>>>> = {
+  socket: { process: 'broker.processes', pod: 'broker.pods' },
+  network: { pod: 'broker.podsOverNetwork' },
+};
