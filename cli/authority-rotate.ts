@@ -133,12 +133,16 @@ function refuse(state: Message, format: 'pretty' | 'json', ports: Ports): never 
   });
 }
 
+/** What is gone: an authority, or the root above it; a root that is led to again stays. */
 function authorityTable(state: Message, ports: Ports): string {
-  const rows = state.authorities.map((one: Message) => [
+  const { authorities } = state;
+  const rows = authorities.map((one: Message) => [
     one.kind === 'X509' ? 'X.509' : one.kind,
     one.server,
-    one.old_authority_id,
+    one.root_stays || one.left_out ? '-' : one.old_root_id ? `root ${one.old_root_id}` : one.old_authority_id,
     one.left_out ? 'left as it was' : one.new_authority_id,
   ]);
-  return table(ports, ['KIND', 'SERVER', 'REVOKED', 'SIGNS NOW'], rows);
+  const stay = new Set(authorities.flatMap((one: Message) => (one.root_stays ? [one.old_root_id] : [])));
+  const note = stay.size > 0 ? `\nWhat was signed below root ${[...stay].join(' and ')} stays trusted.\n` : '';
+  return table(ports, ['KIND', 'SERVER', 'REVOKED', 'SIGNS NOW'], rows) + note;
 }

@@ -40,8 +40,9 @@ export interface Authorities {
   readonly wit: Authority<WitSigner> | undefined;
   readonly bundle: OwnBundle;
   readonly serverSvid: Live<ServerSvid>;
-  /** Undefined when this server signs its own roots. */
-  readonly roots: UpstreamRoots | undefined;
+  readonly roots: UpstreamRoots;
+  /** Whether an upstream authority signs the X.509 authorities. */
+  readonly isBelow: boolean;
   /** Publishes a key of a server below to all above this one; undefined where there is none that takes keys. */
   readonly publishUpward: ((key: JwtAuthority) => Promise<Bundle>) | undefined;
   /** Does what time demands of all of them; called every few seconds. */
@@ -176,7 +177,8 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     wit,
     bundle,
     serverSvid,
-    roots: upstream && roots,
+    roots,
+    isBelow: upstream !== undefined,
     publishUpward: upstream?.publishes ? (key) => publishUpward(key, upstream, bundle, clock) : undefined,
     async keepFresh() {
       const failures: unknown[] = [];

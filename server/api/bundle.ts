@@ -1,4 +1,5 @@
 /** spire.api.server.bundle.v1.Bundle: the own bundle for everybody, foreign bundles for operators and agents. */
+import { authorityId } from '../../src/crypto/certificate.ts';
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import type { Bundle, JwtAuthority, X509Authority } from '../../src/spiffe/bundle.ts';
@@ -70,7 +71,7 @@ export function bundleService(context: Context): Service {
       const svid = caller.kind === 'tls' ? caller.svid : undefined;
       // An agent that polls shows by this what it holds, and by whom its own SVID was signed.
       if (svid && world.nodes.get(svid.id)?.serial === svid.leaf.serial.toString())
-        context.holdings.fetched(svid.id, bundle, svid.leaf.authorityKeyId?.toString('hex'));
+        context.holdings.fetched(svid.id, bundle, svid.path.slice(1).map(authorityId));
       return bundleToWire(bundle, output_mask);
     },
 

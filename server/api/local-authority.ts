@@ -57,8 +57,8 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
   const ofRoot =
     (act: (roots: UpstreamRoots, id: string) => Promise<void>) =>
     async ({ subject_key_id }: { subject_key_id: string }) => {
-      const { roots } = authorities;
-      if (!roots) throw new Fault('state/refused', 'upstream authority is not configured');
+      const { roots, isBelow } = authorities;
+      if (!isBelow) throw new Fault('state/refused', 'upstream authority is not configured');
       if (subject_key_id === '') throw new Fault('input/invalid', 'the subject key ID is missing');
       const id = subject_key_id.toLowerCase();
       await act(roots, id);

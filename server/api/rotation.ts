@@ -2,7 +2,7 @@
 import { Fault } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
 import type { Conduct, Standing } from '../rotation/conduct.ts';
-import { holderOf, type Kind, kindOf, type Mode, stepsDone } from '../rotation/rotation.ts';
+import { holderOf, type Kind, kindOf, type Mode, staysBelow, stepsDone } from '../rotation/rotation.ts';
 
 /** Agents named in one answer. */
 const mostNamed = 1000;
@@ -40,7 +40,7 @@ function toWire({ rotation, slots, coverage, federated, waitingFor }: Standing):
     step: rotation.step.toUpperCase(),
     started_at: Math.floor(rotation.startedAt / 1000),
     authorities: Object.entries(rotation.parts).map(([document, part]) => {
-      const done = stepsDone(part, slots.get(document));
+      const done = stepsDone(rotation, part, slots.get(document));
       return {
         kind: kindOf(document).toUpperCase(),
         server: holderOf(document),
@@ -51,6 +51,9 @@ function toWire({ rotation, slots, coverage, federated, waitingFor }: Standing):
         tainted: done >= 3,
         revoked: done >= 4,
         left_out: part.leftOut === true,
+        old_root_id: part.fromRoot ?? '',
+        new_root_id: part.nextRoot ?? '',
+        root_stays: staysBelow(rotation, part),
       };
     }),
     coverage: {

@@ -64,6 +64,8 @@ export interface Authority<Signer> {
   /** The signer to use right now. */
   readonly signer: Live<Signer>;
   state(): Slots;
+  /** Whether there is a prepared authority that could sign. */
+  isPrepared(): Promise<boolean>;
   /** Makes and publishes a new authority beside the active one. */
   prepare(): Promise<Slot>;
   activate(id: string): Promise<Slot>;
@@ -256,6 +258,7 @@ export async function startAuthority<Signer>(
     document,
     signer: writer as Live<Signer>,
     state: () => slots,
+    isPrepared: () => inTurn(() => isUsable(slots.prepared)),
     prepare: () => inTurn(makePrepared),
     activate: (id) => inTurn(() => makeActive(id)),
     taint: (id) =>

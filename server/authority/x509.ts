@@ -132,7 +132,7 @@ export function upstreamX509Kind(
   return {
     ...x509Kind(trustDomain, subject, lifetime, random, distrusted),
     isRemote: true,
-    suits: (slot) => slot.upstream !== undefined,
+    suits: ({ upstream }) => upstream !== undefined && distrusted.of(upstream.id) === undefined,
 
     async make(key) {
       // The same subject whenever the same key asks.

@@ -9,7 +9,8 @@ import { type Clock, sleep } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import type { Authority } from '../authority/authority.ts';
-import { readSlots, type Slots } from '../authority/slots.ts';
+import { readSlots, type Slot, type Slots } from '../authority/slots.ts';
+import type { UpstreamRoots } from '../authority/upstream-roots.ts';
 import type { World } from '../entries/world.ts';
 import type { Journal, Store } from '../store/store.ts';
 import { type Coverage, countCoverage, sharedStands } from './coverage.ts';
@@ -22,10 +23,13 @@ import {
   type Kind,
   kindOf,
   type Mode,
+  preparedAgain,
   type Rotation,
   readRotation,
+  staysBelow,
   steps,
   stepsDone,
+  wanted,
   withNext,
 } from './rotation.ts';
 
@@ -38,6 +42,7 @@ export interface ConductPorts {
     readonly x509: Authority<any>;
     // biome-ignore lint/suspicious/noExplicitAny: likewise
     readonly jwt: Authority<any> | undefined;
+    readonly roots: Pick<UpstreamRoots, 'ensureTainted' | 'ensureRevoked'>;
     keepFresh(): Promise<void>;
   };
   readonly holdings: Holdings;
@@ -108,26 +113,30 @@ export function conduct(ports: ConductPorts): Conduct {
     for (const [document, part] of Object.entries(rotation.parts)) {
       const authority = held(document);
       if (authority === undefined || part.leftOut) continue;
-      let { next } = part;
-      const now = () => stepsDone({ ...part, ...(next !== undefined && { next }) }, authority.state());
+      const now = () => stepsDone(rotation, part, authority.state());
       const upTo = steps.indexOf(rotation.step);
       if (now() === 0) {
-        const { prepared } = authority.state();
         // What was prepared before an emergency may be known to whoever the emergency is about.
-        const usable = rotation.mode === 'planned' && prepared !== undefined && prepared.notAfter > clock.now();
-        next = (usable ? prepared : await authority.prepare()).id;
+        const usable = rotation.mode === 'planned' && (await authority.isPrepared());
+        const next = usable ? (authority.state().prepared as Slot) : await authority.prepare();
         await edit((before) =>
-          before?.id === rotation.id ? withNext(before, document, next as string, clock.now()) : undefined,
+          before?.id === rotation.id ? withNext(before, document, next, clock.now()) : undefined,
         );
-        // Back at the first step, should it have been later.
-        if (upTo > 0) continue;
+        // What the others prepared counts too from here on: gone on with at the next look.
+        continue;
       }
-      if (upTo >= 1 && now() === 1) await authority.activate(next as string);
+      if (upTo >= 1 && now() === 1) await authority.activate(part.next as string);
       if (upTo >= 2 && now() === 2) {
-        await authority.taint(part.from);
+        await (part.fromRoot === undefined
+          ? authority.taint(part.from)
+          : authorities.roots.ensureTainted(part.fromRoot));
         await authorities.keepFresh();
       }
-      if (upTo >= 3 && now() === 3) await authority.revoke(part.from);
+      if (upTo >= 3 && now() === 3) {
+        await (part.fromRoot === undefined
+          ? authority.revoke(part.from)
+          : authorities.roots.ensureRevoked(part.fromRoot));
+      }
     }
   }
 
@@ -157,7 +166,7 @@ export function conduct(ports: ConductPorts): Conduct {
   ): string | undefined {
     const { step, mode, parts } = rotation;
     if (step === 'done') return undefined;
-    const late = Object.entries(parts).filter(([document, part]) => !hasDone(step, part, slots.get(document)));
+    const late = Object.entries(parts).filter(([document, part]) => !hasDone(rotation, part, slots.get(document)));
     if (late.length > 0) {
       const names = late.map(([document]) => document).join(', ');
       return `${late.length} of ${Object.keys(parts).length} authorities have not done the step "${step}": ${names}`;
@@ -166,7 +175,7 @@ export function conduct(ports: ConductPorts): Conduct {
     if (step === 'prepare') {
       if (mode === 'emergency' && waited < emergencyWait && coverage.behind > 0)
         return `${coverage.covered} of ${coverage.agents} agents hold the new authorities; those that can be reached have ${Math.ceil((emergencyWait - waited) / 1000)} s`;
-      if (mode === 'emergency') return undefined;
+      if (mode === 'emergency') return stuck(rotation);
       if (coverage.uncovered.length > 0)
         return `${coverage.covered} of ${coverage.agents} agents hold the new authorities`;
       const left = ports.refreshHint - waited;
@@ -181,6 +190,14 @@ export function conduct(ports: ConductPorts): Conduct {
       if (left > 0) return `JWT-SVIDs that the old key signed are in use for ${Math.ceil(left / 1000)} s`;
     }
     return undefined;
+  }
+
+  /** Replacing what leads to the same root again takes nothing from whoever has the old keys. */
+  function stuck(rotation: Rotation): string | undefined {
+    const stay = wanted(rotation).filter((part) => staysBelow(rotation, part));
+    if (stay.length === 0) return undefined;
+    const roots = [...new Set(stay.map(({ fromRoot }) => fromRoot))].join(' and ');
+    return `${stay.length} of ${Object.keys(rotation.parts).length} authorities would leave root ${roots} in use, and with it all that was signed below it; have the upstream authority sign below another root, then give the command again`;
   }
 
   function longestToken(): number {
@@ -221,13 +238,15 @@ export function conduct(ports: ConductPorts): Conduct {
             const same = kinds.length === 0 || sameKinds(before, kinds);
             if (!same) throw otherKinds(before, kinds);
             // What is under way is gone on with; it only ever becomes more urgent.
-            return mode === 'emergency' && before.mode === 'planned' ? { ...before, mode } : undefined;
+            const urgent = mode === 'emergency' && before.mode === 'planned' ? { ...before, mode } : before;
+            const next = preparedAgain(urgent);
+            return next === before ? undefined : next;
           }
-          const active: Record<string, string> = {};
+          const active: Record<string, Slot> = {};
           for (const [document, held] of slots) {
             const wanted = kinds.length === 0 || kinds.includes(kindOf(document));
             // What has expired signs nothing and is trusted by nobody; its server makes a new one when it comes back.
-            if (wanted && held.active && held.active.notAfter > clock.now()) active[document] = held.active.id;
+            if (wanted && held.active && held.active.notAfter > clock.now()) active[document] = held.active;
           }
           return begin(random.uuid(), mode, active, clock.now());
         });
@@ -244,7 +263,7 @@ export function conduct(ports: ConductPorts): Conduct {
           });
         if (rotation.step === 'done' || (now.waitingFor !== undefined && !force)) return now;
         const leftOut = Object.entries(rotation.parts)
-          .filter(([document, part]) => !hasDone(rotation.step, part, now.slots.get(document)))
+          .filter(([document, part]) => !hasDone(rotation, part, now.slots.get(document)))
           .map(([document]) => document);
         await edit((before) =>
           // Another command may have taken the step meanwhile; and what was counted must be what is meant.

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import type { Journal, StoredNode } from '../store/store.ts';
 import type { Holding, Holdings } from './holdings.ts';
-import { goalOf, type Rotation, wanted } from './rotation.ts';
+import { goalOf, type Rotation, staysBelow, wanted } from './rotation.ts';
 
 /** What is known of one agent. */
 export interface Stand {
@@ -53,9 +53,11 @@ const prefix = 'coverage@';
 export function standOf(rotation: Rotation, { held, polling, live, heardAt }: Holding): Stand {
   const parts = wanted(rotation);
   return {
-    holdsNext: parts.every(({ next }) => next !== undefined && held.has(next)),
-    leftOld: parts.every(({ from }) => {
-      const old = held.get(from);
+    // What an agent trusts is the root, where the authority is none.
+    holdsNext: parts.every(({ next, nextRoot }) => next !== undefined && held.has(nextRoot ?? next)),
+    leftOld: parts.every((part) => {
+      if (staysBelow(rotation, part)) return true;
+      const old = held.get(part.fromRoot ?? part.from);
       return old === undefined || (old.tainted && !old.inUse);
     }),
     polling,
@@ -82,7 +84,7 @@ export function countCoverage(
     }
     agents += 1;
     const stand = stands.get(node.id);
-    if (stand?.holdsNext && (!leaving || stand.leftOld)) {
+    if (stand?.holdsNext && (!leaving || hasLeft(stand, now))) {
       covered += 1;
       if (stand.polling) polling += 1;
       continue;
@@ -93,6 +95,15 @@ export function countCoverage(
   }
   return { agents, covered, polling, expired, uncovered, behind };
 }
+
+/**
+ * Milliseconds after which an agent that polls, and has renewed its own SVID, has done so for its workloads: SPIRE's
+ * replaces what a tainted authority has signed every five seconds.
+ */
+const pollSettles = 10_000;
+
+const hasLeft = ({ leftOld, polling, at }: Stand, now: number): boolean =>
+  leftOld && (!polling || now - at >= pollSettles);
 
 export interface SharedStands {
   /** Writes what this server's agents hold now, as far as it has changed. */

@@ -38,8 +38,8 @@ export interface Holdings {
   opened(agent: SpiffeId): () => void;
   /** Takes what an agent says on its stream. Throws `input/invalid`. */
   told(agent: SpiffeId, holdings: WireHoldings): void;
-  /** An agent fetched this bundle as itself; `signedBy` is the authority of the SVID that it presented. */
-  fetched(agent: SpiffeId, bundle: Bundle, signedBy: string | undefined): void;
+  /** An agent fetched this bundle as itself; `signedBy` are the authorities above the SVID that it presented. */
+  fetched(agent: SpiffeId, bundle: Bundle, signedBy: readonly string[]): void;
   of(agent: SpiffeId): Holding | undefined;
   agents(): Iterable<SpiffeId>;
   /** Forgets agents that are not among these. */
@@ -48,6 +48,7 @@ export interface Holdings {
 
 /** A bundle never holds more of one kind (Bundle.AppendBundle), and none of their names is longer. */
 const caps = { authorities: 1000, name: 256 } as const;
+const inUse = { tainted: true, inUse: true } as const;
 /** A poll counts as a sign of life for so long, milliseconds. */
 const pollLife = 60_000;
 
@@ -122,9 +123,9 @@ export function holdings(clock: Pick<Clock, 'now'>): Holdings {
       // What an agent says itself counts for more.
       if (one.streams > 0) return;
       const held = heldIn(bundle);
-      const own = signedBy === undefined ? undefined : held.get(signedBy);
+      const used = signedBy.filter((id) => held.get(id)?.tainted);
       one.polling = true;
-      one.held = own?.tainted ? new Map([...held, [signedBy!, { tainted: true, inUse: true }]]) : held;
+      one.held = used.length === 0 ? held : new Map([...held, ...used.map((id) => [id, inUse] as const)]);
     },
     of(agent) {
       const one = said.get(agent);

@@ -4,7 +4,7 @@
  * from the authorities' own journals, so that no crash can leave the two apart.
  */
 import { Fault, quote } from '../../src/errors.ts';
-import type { Slots } from '../authority/slots.ts';
+import type { Slot, Slots } from '../authority/slots.ts';
 
 export const steps = ['prepare', 'activate', 'taint', 'revoke', 'done'] as const;
 export type Step = (typeof steps)[number];
@@ -31,8 +31,11 @@ export interface Rotation {
 export interface Part {
   /** The authority that goes. */
   readonly from: string;
+  /** The root that it leads to, when it is none. */
+  readonly fromRoot?: string;
   /** The one that comes, once it is prepared. */
   readonly next?: string;
+  readonly nextRoot?: string;
   /** Its server did not follow, and an operator went on without it. */
   readonly leftOut?: true;
 }
@@ -41,33 +44,62 @@ export const kindOf = (document: string): Kind => document.slice(0, document.ind
 export const holderOf = (document: string): string => document.slice(document.indexOf('@') + 1);
 
 /** Begins: every authority that signs now is to go. Throws `state/refused` when there is none. */
-export function begin(id: string, mode: Mode, active: Readonly<Record<string, string>>, now: number): Rotation {
-  const parts = Object.fromEntries(Object.entries(active).map(([document, from]) => [document, { from }]));
+export function begin(id: string, mode: Mode, active: Readonly<Record<string, Slot>>, now: number): Rotation {
+  const parts = Object.fromEntries(
+    Object.entries(active).map(([document, { id: from, upstream }]) => [
+      document,
+      { from, ...(upstream && { fromRoot: upstream.id }) },
+    ]),
+  );
   if (Object.keys(parts).length === 0) throw new Fault('state/refused', 'there is no authority to rotate');
   return { id, mode, startedAt: now, step: 'prepare', stepAt: now, activatedAt: 0, parts, forced: [] };
 }
 
+/**
+ * Whether an authority that goes leaves its root in use: its own, or another server's, leads there again. Then there is
+ * nothing to taint and to revoke, and what it signed stays trusted.
+ */
+export function staysBelow(rotation: Rotation, { fromRoot }: Part): boolean {
+  return fromRoot !== undefined && wanted(rotation).some(({ nextRoot }) => nextRoot === fromRoot);
+}
+
 /** How many steps an authority's own journal shows as done: 0 none, 1 prepared, 2 activated, 3 tainted, 4 revoked. */
-export function stepsDone({ from, next }: Part, slots: Slots | undefined): number {
+export function stepsDone(rotation: Rotation, part: Part, slots: Slots | undefined): number {
+  const { from, next } = part;
   if (next === undefined) return 0;
   if (slots?.prepared?.id === next) return 1;
   const { active, old } = slots ?? {};
+  if (active?.id === next && staysBelow(rotation, part)) return 4;
   if (old?.id === from) return old.tainted ? 3 : 2;
   // It signs, or has signed and gone on since: the one before it is in no slot any more.
   return active?.id === next || old?.id === next ? 4 : 0;
 }
 
 /** Whether an authority has done what the step asks. */
-export function hasDone(step: Step, part: Part, slots: Slots | undefined): boolean {
-  return part.leftOut === true || stepsDone(part, slots) > Math.min(steps.indexOf(step), 3);
+export function hasDone(rotation: Rotation, part: Part, slots: Slots | undefined): boolean {
+  return part.leftOut === true || stepsDone(rotation, part, slots) > Math.min(steps.indexOf(rotation.step), 3);
 }
 
 /** The authority that comes is known. Should it have been lost later on, the rotation goes back to that step. */
-export function withNext(rotation: Rotation, document: string, next: string, now: number): Rotation {
+export function withNext(rotation: Rotation, document: string, { id, upstream }: Slot, now: number): Rotation {
   const part = rotation.parts[document];
   if (!part) return rotation;
   const back = rotation.step === 'prepare' ? {} : ({ step: 'prepare', stepAt: now } as const);
-  return { ...rotation, ...back, parts: { ...rotation.parts, [document]: { ...part, next } } };
+  const { nextRoot: _, ...rest } = part;
+  const next = { ...rest, next: id, ...(upstream && { nextRoot: upstream.id }) };
+  return { ...rotation, ...back, parts: { ...rotation.parts, [document]: next } };
+}
+
+/** In an emergency nothing is won by authorities that stay below their root: they are to be prepared once more. */
+export function preparedAgain(rotation: Rotation): Rotation {
+  if (rotation.mode !== 'emergency' || rotation.step !== 'prepare') return rotation;
+  const parts = Object.entries(rotation.parts);
+  if (!parts.some(([, part]) => staysBelow(rotation, part))) return rotation;
+  const again = parts.map(([document, part]): [string, Part] => {
+    const { next: _next, nextRoot, ...rest } = part;
+    return [document, parts.some(([, one]) => one.fromRoot === nextRoot) ? rest : part];
+  });
+  return { ...rotation, parts: Object.fromEntries(again) };
 }
 
 /** The step after this one. Authorities in `leftOut` are gone on without. */
@@ -91,7 +123,8 @@ export function advanced(rotation: Rotation, now: number, forced: boolean, leftO
 
 /** Names what agents are measured by: it is another one when other authorities come. */
 export function goalOf(rotation: Rotation): string {
-  return [rotation.id, ...Object.values(rotation.parts).map(({ next }) => next ?? '')].join(' ');
+  const comes = ({ next, nextRoot }: Part): string => [next ?? '', ...(nextRoot ? [nextRoot] : [])].join(' ');
+  return [rotation.id, ...Object.values(rotation.parts).map(comes)].join(' ');
 }
 
 /** The parts that count. */

@@ -17,5 +17,10 @@ export interface TlsCaller {
   /** DER, leaf first; empty when no client certificate was presented. */
   readonly chain: readonly Buffer[];
   /** There if, and only if, the presented chain was verified. */
-  readonly svid?: { readonly id: SpiffeId; readonly leaf: Certificate };
+  readonly svid?: {
+    readonly id: SpiffeId;
+    readonly leaf: Certificate;
+    /** From the leaf to the authority that is trusted. */
+    readonly path: readonly Certificate[];
+  };
 }

@@ -6,14 +6,12 @@
 import { constants } from 'node:crypto';
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
-import type { Certificate } from '../crypto/certificate.ts';
 import { Fault, quote } from '../errors.ts';
 import { systemClock } from '../run/clock.ts';
 import type { Live } from '../run/live.ts';
-import type { SpiffeId } from '../spiffe/id.ts';
 import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
-import type { Caller } from './caller.ts';
+import type { Caller, TlsCaller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
 import { handshakesInTurn } from './handshakes.ts';
 import { whenOpened } from './path-authority.ts';
@@ -45,7 +43,7 @@ export interface TlsOptions extends ServeOptions {
   /** The certificate and key shown from the next handshake on (src/tls/credentials.ts makes them). */
   readonly context: Live<SecureContextOptions>;
   /** Verifies a client's chain (DER, leaf first); what it throws refuses the connection. */
-  readonly verifyClient: (chain: readonly Buffer[]) => { id: SpiffeId; leaf: Certificate };
+  readonly verifyClient: (chain: readonly Buffer[]) => NonNullable<TlsCaller['svid']>;
 }
 
 const backlog = 4096;
@@ -168,8 +166,8 @@ function tlsCaller(socket: TLSSocket, address: string, verifyClient: TlsOptions[
   if (socket.isSessionReused()) throw untrusted('the client resumed a session');
   const chain = presentedChain(socket);
   if (chain.length === 0) return { kind: 'tls', address, chain };
-  const { id, leaf } = verifyClient(chain);
-  return { kind: 'tls', address, chain, svid: { id, leaf } };
+  const { id, leaf, path } = verifyClient(chain);
+  return { kind: 'tls', address, chain, svid: { id, leaf, path } };
 }
 
 /** The descriptor of an accepted socket. Node has no public way to it. */

@@ -1,5 +1,5 @@
 /** A certificate authority in real files, as upstream `disk` reads it, and a server's options for it. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { authorityId } from '../../src/crypto/certificate.ts';
@@ -19,6 +19,8 @@ export interface UpstreamFiles {
   put(authority: TestAuthority, root?: TestAuthority): Promise<void>;
   /** Puts a new root in the place of the one there is; gives its id. */
   rotate(): Promise<string>;
+  /** Takes over what another one has. */
+  copyFrom(other: UpstreamFiles): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -58,5 +60,17 @@ export async function upstreamFiles(
       ]),
     ),
   };
-  return { paths, flags, at, root: () => root, put, rotate, close: () => rm(dir, { recursive: true, force: true }) };
+  return {
+    paths,
+    flags,
+    at,
+    root: () => root,
+    put,
+    rotate,
+    async copyFrom(other) {
+      for (const name of ['cert.pem', 'key.pem', 'roots.pem']) await copyFile(other.at(name), at(name));
+      root = other.root();
+    },
+    close: () => rm(dir, { recursive: true, force: true }),
+  };
 }

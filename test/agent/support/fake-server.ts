@@ -119,10 +119,9 @@ export function fakeServer(clock: Clock): FakeServer {
     guard: (method, caller) => guard(method, caller),
     open(node) {
       const chain = node?.chain ?? [];
-      const caller: Caller =
-        node === undefined
-          ? { kind: 'tls', address: '127.0.0.1', chain }
-          : { kind: 'tls', address: '127.0.0.1', chain, svid: { id: node.id, leaf: parseCertificate(node.chain[0]!) } };
+      const [leaf, ...above] = chain.map(parseCertificate);
+      const svid = node && leaf && { id: node.id, leaf, path: [leaf, ...above] };
+      const caller: Caller = { kind: 'tls', address: '127.0.0.1', chain, ...(svid && { svid }) };
       const channel = memoryChannel(services, caller, guard);
       const reconnect = (): void => {
         server.reconnects += 1;

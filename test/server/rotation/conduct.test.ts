@@ -1,63 +1,11 @@
 /** A rotation of one server with agents that say what they hold, step by step; over the API, with a driven clock. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
+import { generateKey } from '../../../src/crypto/algorithms.ts';
+import { makeCsr } from '../../../src/crypto/csr.ts';
 import { Status } from '../../../src/errors.ts';
-import { type AgentPeer, type TestServer, testServer } from '../../support/server.ts';
-
-const service = 'mutual.server.v1.Rotation';
-
-function rotation(server: TestServer) {
-  // biome-ignore lint/suspicious/noExplicitAny: a message.
-  const call = (method: string, request: object): Promise<any> => server.admin.channel.unary(service, method, request);
-  return {
-    start: (mode: string, ...kinds: string[]) => call('StartRotation', { mode, kinds }),
-    advance: (id: string, force = false) => call('AdvanceRotation', { id, force }),
-    get: () => call('GetRotation', {}),
-    /** Advances until it waits or has ended. */
-    async go(id: string) {
-      for (;;) {
-        const state = await call('AdvanceRotation', { id });
-        if (state.waiting_for !== '' || state.step === 'DONE') return state;
-      }
-    },
-  };
-}
-
-/** An agent whose stream is open, and which says what it is told to. */
-async function follower(t: TestContext, server: TestServer) {
-  const agent: AgentPeer = await server.attest();
-  const talk = agent.channel.bidi('mutual.server.v1.Sync', 'Watch');
-  t.after(() => talk.end());
-  await talk.send({ start: {} });
-  const responses = talk.responses[Symbol.asyncIterator]();
-  await responses.next();
-  let ask = 0;
-  return {
-    id: agent.id,
-    peer: agent,
-    /** Names everything in the bundle; `inUse` are those that it still serves something of. */
-    async says(inUse: readonly string[] = []) {
-      const bundle = await server.bundle();
-      const { active, prepared, old } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
-      const ids = [active, prepared, old].flatMap((one) => one?.authority_id ?? []);
-      const tainted = (id: string) => old?.authority_id === id && bundle.x509Authorities.some((one) => one.tainted);
-      const held = (id: string, isTainted: boolean) => ({
-        authority_id: id,
-        tainted: isTainted,
-        in_use: inUse.includes(id),
-      });
-      const x509_authorities = ids.map((id) => held(id, tainted(id)));
-      const jwt_authorities = bundle.jwtAuthorities.map((one) => held(one.keyId, one.tainted));
-      await talk.send({ holdings: { bundle_sequence: String(bundle.sequence), x509_authorities, jwt_authorities } });
-      // The answer to a question comes after what was said before it.
-      await talk.send({ ask: { id: String(++ask) } });
-      for (;;) {
-        const { value } = await responses.next();
-        if (Number(value.answer) === ask) return;
-      }
-    },
-  };
-}
+import { svidOf, testServer } from '../../support/server.ts';
+import { follower, rotation, service } from './support/rotation.ts';
 
 test('planned: nothing signs before every agent holds it, nothing is revoked before every agent has left the old one', async (t) => {
   const server = await testServer(t);
@@ -158,6 +106,15 @@ test('an agent that only polls is counted by what it has fetched, and by who sig
   await agent.call('bundle', 'GetBundle');
   state = await go(id);
   assert.deepEqual([state.step, state.coverage.covered], ['TAINT', 0], 'its own SVID is of the tainted authority');
+  const { privateKey } = generateKey('ec-p256');
+  const { svid } = await agent.call('agent', 'RenewAgent', { params: { csr: makeCsr(privateKey, { uri: agent.id }) } });
+  const renewed = server.as(svidOf(svid, privateKey));
+  // By the first call the server learns that the new SVID is used.
+  for (const _ of [1, 2]) await renewed.call('bundle', 'GetBundle');
+  assert.equal((await go(id)).coverage.covered, 0, 'what its workloads have follows later');
+  server.clock.jump(10_000);
+  state = await go(id);
+  assert.deepEqual([state.step, state.coverage.polling], ['DONE', 1]);
 });
 
 test('a banned or expired agent is not waited for', async (t) => {
