@@ -109,8 +109,10 @@ test('an agent that only polls is counted by what it has fetched, and by who sig
   const { privateKey } = generateKey('ec-p256');
   const { svid } = await agent.call('agent', 'RenewAgent', { params: { csr: makeCsr(privateKey, { uri: agent.id }) } });
   const renewed = server.as(svidOf(svid, privateKey));
-  // By the first call the server learns that the new SVID is used.
-  for (const _ of [1, 2]) await renewed.call('bundle', 'GetBundle');
+  // By this call the server learns that the new SVID is used, and with the entry it has read so.
+  await renewed.call('entry', 'GetAuthorizedEntries');
+  await server.entry('/web', agent.id);
+  await renewed.call('bundle', 'GetBundle');
   assert.equal((await go(id)).coverage.covered, 0, 'what its workloads have follows later');
   server.clock.jump(10_000);
   state = await go(id);
