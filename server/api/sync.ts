@@ -59,7 +59,13 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     const start = first.done ? undefined : first.value.start;
     if (!start) throw new Fault('input/invalid', 'the first message must be a start');
     // A stream may be opened long before its first message: what the caller was then does not count.
-    const node = (await recheck(call)).node as StoredNode;
+    let node = (await recheck(call)).node as StoredNode;
+    if (world.nodes.get(node.id)?.serial !== node.serial) {
+      // It attested at another server, or renewed, a moment ago, and the database said so. What it is told now must not be
+      // of before that: coming back from there it would be told everything again.
+      await world.reach(await store.log.position());
+      node = (await recheck(call)).node as StoredNode;
+    }
     const leaf = call.caller.kind === 'tls' ? call.caller.svid?.leaf : undefined;
     const serial = leaf?.serial.toString();
 

@@ -12,7 +12,7 @@ import { descendants } from './authorized.ts';
 import type { World } from './world.ts';
 
 export interface Since {
-  /** Whether the record of this node changed. */
+  /** Whether what this node is changed. */
   concerns(node: SpiffeId): boolean;
   /**
    * Entries to look at again for one who holds these IDs: the node's own, those of the aliases it matches and those of
@@ -102,7 +102,8 @@ function emptyDigest(world: World, after: number): Digest {
     },
     add(change) {
       reached = change.position;
-      if (change.kind === 'node') nodes.add(change.id);
+      // A renewal, or what an agent says of its version, is no reason to tell it everything again.
+      if (change.kind === 'node' && !change.keepsRights) nodes.add(change.id);
       if (change.kind !== 'entry') return;
       const { before, entry, id } = change;
       for (const parent of [before?.parentId, entry?.parentId]) if (parent) changed(id, parent);

@@ -16,7 +16,13 @@ export function changeRow(change: Change): Tables['changes'] {
         before_parent_id: change.before?.parentId ?? null,
       };
     case 'node':
-      return { ...row, subject: change.id, value: change.node === undefined ? null : JSON.stringify(change.node) };
+      return {
+        ...row,
+        subject: change.id,
+        value: change.node === undefined ? null : JSON.stringify(change.node),
+        // Programs of before do not set it, and do not ask.
+        before_spiffe_id: change.keepsRights ? change.id : null,
+      };
     case 'bundle':
       return {
         ...row,
@@ -51,7 +57,13 @@ export function rowChange(row: Tables['changes']): Change {
               }),
       };
     case 'node':
-      return { position, kind: 'node', id: subject as never, node: value === null ? undefined : JSON.parse(value) };
+      return {
+        position,
+        kind: 'node',
+        id: subject as never,
+        node: value === null ? undefined : JSON.parse(value),
+        keepsRights: row.before_spiffe_id !== null,
+      };
     case 'bundle':
       return {
         position,

@@ -46,7 +46,8 @@ export async function attestNode(
   const fresh: StoredNode = { ...plain(node), seq: old?.seq ?? tx.next };
   if (old === undefined) await insert(tx, 'nodes', [nodeRow(fresh)]);
   else await tx.all(replace, nodeRow(fresh));
-  tx.append({ kind: 'node', id: node.id, node: fresh });
+  const keepsRights = old !== undefined && old.selectors.join('\n') === fresh.selectors.join('\n');
+  tx.append({ kind: 'node', id: node.id, node: fresh, keepsRights });
   return 'attested';
 }
 
@@ -84,7 +85,7 @@ export async function deleteNode(tx: Transaction, id: SpiffeId): Promise<boolean
   const old = await getNode(tx, id);
   if (old === undefined) return false;
   await tx.all(remove, { seq: old.seq });
-  tx.append({ kind: 'node', id, node: undefined });
+  tx.append({ kind: 'node', id, node: undefined, keepsRights: false });
   // A token is good once, so this node never comes back. Others may attest again, and find what an operator gave them.
   if (old.attestationType === 'join_token') await deleteChildren(tx, id);
   return true;
@@ -110,9 +111,10 @@ export async function scanNodes(session: Session, after: number, limit: number):
 
 const isBanned = (node: Node): boolean => node.serial === '';
 
+/** Writes what is not its selectors. */
 async function write(tx: Transaction, node: StoredNode): Promise<true> {
   await tx.all(replace, nodeRow(node));
-  tx.append({ kind: 'node', id: node.id, node });
+  tx.append({ kind: 'node', id: node.id, node, keepsRights: true });
   return true;
 }
 

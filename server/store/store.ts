@@ -258,7 +258,13 @@ export type Change = { readonly position: number } & (
       /** What the entry was before: whose authorisation may shrink. Undefined when it is new. */
       readonly before: { readonly spiffeId: SpiffeId; readonly parentId: SpiffeId } | undefined;
     }
-  | { readonly kind: 'node'; readonly id: SpiffeId; readonly node: StoredNode | undefined }
+  | {
+      readonly kind: 'node';
+      readonly id: SpiffeId;
+      readonly node: StoredNode | undefined;
+      /** The node was there before with the same selectors: it may hold what it might, whatever else is new. */
+      readonly keepsRights: boolean;
+    }
   | { readonly kind: 'bundle'; readonly trustDomain: TrustDomain; readonly bundle: Bundle | undefined }
   | { readonly kind: 'federation'; readonly trustDomain: TrustDomain }
   /** Undefined: forgotten. */

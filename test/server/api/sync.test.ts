@@ -133,6 +133,19 @@ test('a stream ends when the node has other selectors; its next one is a snapsho
   assert.deepEqual([next.snapshot, next.entries.length], [true, 1]);
 });
 
+test('an agent that renewed, said its version or attested as the same again comes back without a snapshot', async (t) => {
+  const server = await testServer(t);
+  const agent = await server.attest();
+  const { position, log_id } = await open(agent).next();
+  const node = (await server.store.nodes.get(agent.id))!;
+  await server.store.nodes.renew(agent.id, '4711', node.expiresAt);
+  await server.store.nodes.setVersion(agent.id, '9.9.9');
+  await server.store.nodes.attest({ ...node, agentVersion: '9.9.9' });
+  const resumed = await open(agent, { position, log_id }).next();
+  assert.deepEqual([resumed.snapshot, resumed.entries], [false, []]);
+  assert.equal(Number(resumed.position), Number(position) + 3);
+});
+
 test('an agent that comes back is told only what it missed; for another log, or a forgotten position, everything', async (t) => {
   const server = await testServer(t);
   const agent = await server.attest();
