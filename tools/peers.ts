@@ -144,6 +144,13 @@ export const peers: readonly Peer[] = [
     path: '/usr/bin/dbus-daemon',
   },
   {
+    name: 'iproute2',
+    tier: 1,
+    version: '1',
+    recipe: { kind: 'apt', package: 'iproute2' },
+    path: '/usr/sbin/ip',
+  },
+  {
     name: 'openbao',
     tier: 1,
     version: '2.7.2',

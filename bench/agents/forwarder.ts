@@ -20,6 +20,8 @@ export interface Forwarder {
 export async function startForwarder(servers: readonly HostPort[]): Promise<Forwarder> {
   const away = servers.map(() => false);
   const links = servers.map(() => new Set<Socket>());
+  /** Every connection that came in, also one that no server has taken yet. */
+  const all = new Set<Socket>();
   let turn = 0;
   let made = 0;
 
@@ -37,9 +39,13 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
     const { host, port } = servers[index]!;
     const to = connect({ host, port, noDelay: true });
     const refused = (): void => link(from, tried + 1);
+    // A server that packets do not reach says nothing for minutes.
+    const left = (): void => void to.destroy();
     to.once('error', refused);
+    from.once('close', left);
     to.once('connect', () => {
       to.off('error', refused);
+      from.off('close', left);
       if (from.destroyed || away[index]) {
         to.destroy();
         from.destroy();
@@ -59,6 +65,8 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
   };
   const listener = createServer({ noDelay: true }, (from) => {
     from.on('error', () => {});
+    all.add(from);
+    from.once('close', () => all.delete(from));
     link(from, 0);
   });
   await new Promise<void>((resolve, reject) => {
@@ -83,7 +91,7 @@ export async function startForwarder(servers: readonly HostPort[]): Promise<Forw
     async close() {
       await new Promise<void>((resolve) => {
         listener.close(() => resolve());
-        for (const held of links) for (const socket of held) socket.destroy();
+        for (const socket of all) socket.destroy();
       });
     },
   };

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import pg from 'pg';
-import { type Applied, leftBy } from '../../bench/agents/applied.ts';
+import type { Applied } from '../../bench/agents/applied.ts';
 import { adminOf, type Fleet, startFleet } from '../../bench/agents/fleet.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
 import { sleep } from '../../src/run/clock.ts';
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
+import { type CheckedFleet, checkedFleet } from './support/checked-fleet.ts';
 import { type Cluster, checksOf } from './support/cluster.ts';
 import { makePlace } from './support/place.ts';
 import type { Postgres } from './support/postgres.ts';
@@ -19,133 +20,19 @@ let database: string;
 let cluster: Cluster;
 let fleet: Fleet;
 let rig: ThreeServers;
+let checked: CheckedFleet;
 
 before(async () => {
   rig = await startThreeServers(place);
   ({ postgres, database, cluster, fleet } = rig);
+  checked = checkedFleet(rig);
 });
 after(async () => {
   await rig?.close();
   await place.close();
 });
 
-const entryApi = 'spire.api.server.entry.v1.Entry';
 const nodeApi = 'spire.api.server.agent.v1.Agent';
-
-/** Calls one server as its operator. */
-// biome-ignore lint/suspicious/noExplicitAny: a message
-async function call(server: number, service: string, method: string, request: object): Promise<any> {
-  const channel = connectUnix(cluster.servers[server]!.adminSocket);
-  try {
-    return await channel.unary(service, method, request, { deadlineMs: 20_000 });
-  } finally {
-    channel.close();
-  }
-}
-
-/** What each agent must hold in the end, by agent: entry id to revision. Only what was acknowledged is in it. */
-const wanted = new Map<string, Map<string, number>>();
-/** Entries whose last change may or may not be stored: the server went away before it answered. */
-const unsure = new Set<string>();
-
-/** Creates, changes and deletes entries through the servers given, one change after the other, until told to stop or the test ends. */
-function load(t: TestContext, servers: readonly number[]): { stop(): Promise<number> } {
-  let over = false;
-  let made = 0;
-  const work = (async () => {
-    for (let turn = 0; !over; turn += 1) {
-      const server = servers[turn % servers.length]!;
-      const agent = fleet.agents[Math.floor(random.unit() * fleet.agents.length)]!;
-      const mine = wanted.get(agent.id) ?? new Map<string, number>();
-      wanted.set(agent.id, mine);
-      const [td, ...path] = agent.id.slice('spiffe://'.length).split('/');
-      const own = { trust_domain: td, path: `/${path.join('/')}` };
-      const some = [...mine.keys()].filter((id) => !unsure.has(id)).at(-1);
-      const entry = {
-        id: turn % 3 === 0 || some === undefined ? random.uuid() : some,
-        spiffe_id: { trust_domain: td, path: `/load/${random.uuid()}` },
-        parent_id: own,
-        selectors: [{ type: 'unix', value: 'uid:0' }],
-      };
-      const isNew = entry.id !== some;
-      unsure.add(entry.id);
-      try {
-        if (isNew || turn % 3 === 1) {
-          const { results } = await call(server, entryApi, isNew ? 'BatchCreateEntry' : 'BatchUpdateEntry', {
-            entries: [entry],
-          });
-          const [{ status, entry: stored }] = results;
-          // One that was not sure to be stored was.
-          if (status.code !== 0) continue;
-          mine.set(entry.id, Number(stored.revision_number));
-        } else {
-          const { results } = await call(server, entryApi, 'BatchDeleteEntry', { ids: [entry.id] });
-          if (results[0].status.code !== 0) continue;
-          mine.delete(entry.id);
-        }
-        unsure.delete(entry.id);
-        made += 1;
-      } catch {
-        // What was not acknowledged is not promised: it is left alone from here on.
-        await sleep(clock, 50);
-      }
-    }
-  })();
-  const stop = async (): Promise<number> => {
-    over = true;
-    await work;
-    return made;
-  };
-  t.after(stop);
-  return { stop };
-}
-
-const position = async (): Promise<number> =>
-  Number((await postgres.query('select position from log_head', database)).rows[0].position);
-
-/** Waits until every agent is level with the database and has its SVIDs; then checks all that each has seen. */
-async function settled(what: string): Promise<void> {
-  const end = await position();
-  const behind = async (): Promise<string[]> => {
-    await Promise.all(fleet.agents.map((agent) => agent.catchUp(5000)));
-    return fleet.agents.flatMap((agent) => {
-      const { outage, position } = agent.status();
-      if (outage === undefined && position >= end && agent.svids >= agent.entries) return [];
-      return [`${agent.id} at ${position} of ${end}, ${agent.svids} SVIDs for ${agent.entries}: ${outage?.message}`];
-    });
-  };
-  let late: string[] = [];
-  await until(`${what}: agents are level`, 45_000, async () => {
-    late = await behind();
-    return late.length === 0;
-  }).catch((error: Error) => assert.fail(`${error.message}: ${late.length}, such as ${late[0]}`));
-  assert.deepEqual(fleet.wrong(), [], 'no gap and no double');
-  for (const agent of fleet.agents) {
-    assert.equal(agent.attestations, 1, `${agent.id} attested once`);
-    assert.equal(agent.svids, agent.entries, `${agent.id} has an SVID for each entry`);
-    assert.equal(agent.applied.filter(({ snapshot }) => snapshot).length, 1, `${agent.id} took one snapshot`);
-    const held = new Map(leftBy(agent.applied).map((one) => one.split(' ') as [string, string]));
-    for (const [id, revision] of wanted.get(agent.id) ?? [])
-      if (!unsure.has(id)) assert.equal(Number(held.get(id)), revision, `${agent.id} holds ${id} as acknowledged`);
-    const stored = await storedFor(agent.id);
-    assert.deepEqual([...held.keys()].sort(), stored, `${agent.id} holds what is stored, and nothing else`);
-  }
-  const { rows } = await postgres.query('select count(*)::int as n from nodes', database);
-  assert.equal(rows[0].n, fleetSize);
-}
-
-let byParent = new Map<string, string[]>();
-let byParentAt = -1;
-async function storedFor(agent: string): Promise<string[]> {
-  const at = await position();
-  if (at !== byParentAt) {
-    const { rows } = await postgres.query('select id, parent_id from entries', database);
-    byParent = new Map();
-    for (const { id, parent_id } of rows) byParent.set(parent_id, [...(byParent.get(parent_id) ?? []), id]);
-    byParentAt = at;
-  }
-  return (byParent.get(agent) ?? []).sort();
-}
 
 const has = (applied: readonly Applied[], id: string): boolean =>
   applied.some(({ entries }) => entries.some((entry) => entry.startsWith(`${id} `)));
@@ -209,14 +96,14 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
   });
 
   it('a server is killed under load: its agents go on at the others, and it comes back with its authority', async (t) => {
-    const work = load(t, [1, 2]);
+    const work = checked.load(t, [1, 2]);
     await sleep(clock, 1500);
     await cluster.servers[0]!.program().stop('SIGKILL');
     await sleep(clock, 3000);
     await cluster.servers[0]!.restart();
     await sleep(clock, 500);
     assert.ok((await work.stop()) > 20);
-    await settled('after the kill');
+    await checked.settled('after the kill');
     const { rows } = await postgres.query(`select body from bundles where trust_domain = 'example.org'`, database);
     const body = JSON.parse(rows[0].body);
     assert.equal(body.x509Authorities.length, 3, 'a restart makes no new X.509 authority');
@@ -226,17 +113,17 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
   it('servers are killed again and again in the middle of writes: what was acknowledged is with every agent', async (t) => {
     for (let round = 0; round < 3; round += 1) {
       const victim = round % 3;
-      const works = [load(t, [victim]), load(t, [victim]), load(t, [(victim + 1) % 3])];
+      const works = [checked.load(t, [victim]), checked.load(t, [victim]), checked.load(t, [(victim + 1) % 3])];
       await sleep(clock, 700 + 200 * round);
       await cluster.servers[victim]!.program().stop('SIGKILL');
       await cluster.servers[victim]!.restart();
       for (const work of works) await work.stop();
     }
-    await settled('after the kills');
+    await checked.settled('after the kills');
   });
 
   it('the database is restarted under load: agents notice nothing but a pause', async (t) => {
-    const work = load(t, [0, 1, 2]);
+    const work = checked.load(t, [0, 1, 2]);
     await sleep(clock, 1000);
     const streams = cluster.balancer.made();
     await postgres.stop();
@@ -248,30 +135,30 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     await until('ready again', 20_000, async () => (await checksOf(cluster.servers[1]!)).status === 'ok');
     await sleep(clock, 1000);
     await work.stop();
-    await settled('after the restart of the database');
+    await checked.settled('after the restart of the database');
     assert.equal(cluster.balancer.made(), streams, 'not one connection of an agent was lost');
   });
 
   it('a server stands still while others write, and is level again when it goes on', async (t) => {
     const { pid } = cluster.servers[1]!.program();
-    const work = load(t, [0, 2]);
+    const work = checked.load(t, [0, 2]);
     await sleep(clock, 500);
     process.kill(pid, 'SIGSTOP');
     await sleep(clock, 6000);
     process.kill(pid, 'SIGCONT');
     await sleep(clock, 500);
     assert.ok((await work.stop()) > 20);
-    await settled('after the standstill');
+    await checked.settled('after the standstill');
   });
 
   it('a server is cut off from its agents while others write: they go on elsewhere', async (t) => {
-    const work = load(t, [0, 1, 2]);
+    const work = checked.load(t, [0, 1, 2]);
     cluster.balancer.cut(2);
     await sleep(clock, 4000);
     assert.equal(cluster.balancer.counts()[2], 0);
     cluster.balancer.mend(2);
     await work.stop();
-    await settled('after the partition');
+    await checked.settled('after the partition');
   });
 
   it('a change whose commit nobody was told of, as when a server dies right then, is found by the poll', async () => {
@@ -317,6 +204,6 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     await client.end();
     await until('the agent has it', 15_000, () => has(agent.applied.slice(-2), id), 20);
     console.log(`a commit without its notification: at the agent after ${Math.round(performance.now() - start)} ms`);
-    await settled('after the silent commit');
+    await checked.settled('after the silent commit');
   });
 });

@@ -1,6 +1,6 @@
 /** A PostgreSQL server for tests: Debian's programs, a cluster of its own in a place, reached over a Unix socket. */
 
-import { chownSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { appendFileSync, chownSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import type { Place } from './place.ts';
@@ -17,8 +17,11 @@ export interface Postgres {
   start(): Promise<void>;
 }
 
-/** Makes a cluster and starts its server; both go with the place. */
-export async function startPostgres(place: Place): Promise<Postgres> {
+/**
+ * Makes a cluster and starts its server; both go with the place.
+ * @param address an IPv4 address of this machine at which it listens too, on port 5432, for whoever reaches that
+ */
+export async function startPostgres(place: Place, address?: string): Promise<Postgres> {
   const bin = programs();
   const owner = account();
   const data = place.path('postgres', 'data');
@@ -37,11 +40,14 @@ export async function startPostgres(place: Place): Promise<Postgres> {
   const { code } = await init.ended;
   if (code !== 0) throw new Error(`initdb ended with ${code}:\n${init.output()}`);
 
+  if (address !== undefined) appendFileSync(join(data, 'pg_hba.conf'), `host all all ${address}/24 trust\n`);
+
   const urlOf = (database: string): string => `postgres://mutual@/${database}?host=${encodeURIComponent(socket)}`;
   let server: Awaited<ReturnType<Place['start']>>;
   const start = async (): Promise<void> => {
     const options = [
-      'listen_addresses=',
+      `listen_addresses=${address ?? ''}`,
+      'port=5432',
       `unix_socket_directories=${socket}`,
       'max_connections=60',
       'shared_buffers=32MB',

@@ -4,7 +4,7 @@ import { createLog } from '../../../src/log.ts';
 import { systemClock as clock } from '../../../src/run/clock.ts';
 import { systemRandom as random } from '../../../src/run/random.ts';
 import type { Bundle } from '../../../src/spiffe/bundle.ts';
-import { type Cluster, startCluster } from './cluster.ts';
+import { type Apart, type Cluster, startCluster } from './cluster.ts';
 import type { Place } from './place.ts';
 import { type Postgres, startPostgres } from './postgres.ts';
 import { until } from './until.ts';
@@ -25,10 +25,11 @@ export interface ThreeServers {
 /** What simulated agents take their time, chance and silence from. */
 export const agentPorts = { clock, random, log: createLog({ level: 'fatal', format: 'text', clock }) };
 
-export async function startThreeServers(place: Place): Promise<ThreeServers> {
-  const postgres = await startPostgres(place);
+/** @param apart the server that runs in a network namespace, and reaches the database through it */
+export async function startThreeServers(place: Place, apart?: Apart): Promise<ThreeServers> {
+  const postgres = await startPostgres(place, apart?.netns.near);
   const database = await postgres.database();
-  const cluster = await startCluster(place, database, 3);
+  const cluster = await startCluster(place, database, 3, {}, apart);
   const fleet = await startFleet({
     server: cluster.balancer.address,
     adminSocket: cluster.servers[0]!.adminSocket,
