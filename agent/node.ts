@@ -16,7 +16,7 @@ import type { AttestMethod } from './attest/methods.ts';
 import type { ServerLink } from './link.ts';
 import { requestKey } from './request-key.ts';
 import type { NodeRecord } from './state.ts';
-import { chainsTo, type RenewalDraw, taintedAuthorities, takeSvid } from './svid.ts';
+import { chainsTo, type HeldSvid, soonerIfTainted, taintedAuthorities, takeSvid } from './svid.ts';
 import { why } from './why.ts';
 
 export type NodeState =
@@ -115,7 +115,10 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
 
   const current = (): NodeRecord | undefined =>
     state.value.kind === 'attested' || state.value.kind === 'renewing' ? state.value.node : undefined;
-  const draw = (): RenewalDraw => ({ unit: random.unit(), availabilityTarget: ports.availabilityTarget });
+  const taken = (chain: readonly Buffer[], key: { pkcs8: Buffer; spki: Buffer }, id?: SpiffeId): HeldSvid => {
+    const draw = { unit: random.unit(), availabilityTarget: ports.availabilityTarget };
+    return soonerIfTainted(takeSvid(chain, key, draw, id), handledTaints, { now: clock.now(), unit: draw.unit });
+  };
   const adopt = (node: NodeRecord): void => {
     denial = undefined;
     forced = false;
@@ -135,7 +138,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
         (challenge) => attempt.answer(challenge),
         signal,
       );
-      const svid = takeSvid(chain, key, draw());
+      const svid = taken(chain, key);
       requireAgentId(svid.id, trustDomain);
       return { node: { ...svid, reattestable }, bundle: await api.bundle(trustDomain) };
     });
@@ -155,7 +158,8 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
   const renew = async (node: NodeRecord): Promise<void> => {
     const key = await requestKey(ports.keyType);
     const chain = await link.call((api) => api.renew(key.csr));
-    const renewed: NodeRecord = { ...takeSvid(chain, key, draw(), node.id), reattestable: node.reattestable };
+    const svid = taken(chain, key, node.id);
+    const renewed: NodeRecord = { ...svid, reattestable: node.reattestable };
     await ports.save(renewed, undefined);
     adopt(renewed);
     log.info({ id: renewed.id, expires: new Date(renewed.notAfter).toISOString() }, 'agent SVID renewed');

@@ -15,7 +15,7 @@ import type { ServerLink } from './link.ts';
 import { requestKey } from './request-key.ts';
 import { isRevoked, type Revocations } from './revocations.ts';
 import type { WorkloadSvid } from './state.ts';
-import { chainsTo, readLeaf, taintedAuthorities, takeSvid } from './svid.ts';
+import { chainsTo, readLeaf, soonerIfTainted, taintedAuthorities, takeSvid } from './svid.ts';
 import { why } from './why.ts';
 
 export interface RenewPorts {
@@ -135,7 +135,8 @@ export function makeRenewal(ports: RenewPorts): Renewal {
       try {
         if (result instanceof Fault) throw result;
         const draw = { unit: random.unit(), availabilityTarget: ports.availabilityTarget };
-        const svid = takeSvid(result.chain, key, draw, entry.spiffeId);
+        const taken = takeSvid(result.chain, key, draw, entry.spiffeId);
+        const svid = soonerIfTainted(taken, handledTaints, { now: clock.now(), unit: draw.unit });
         issued.push({ ...svid, entryId: entry.id, revision: entry.revision, createdAt: entry.createdAt });
         refused.delete(entry.id);
         forced.delete(entry.id);

@@ -82,6 +82,23 @@ export function taintedAuthorities(bundle: Bundle, handled: Set<string>): Readon
   return fresh;
 }
 
+/** An SVID that is new and still below a tainted authority, since its server had no better one yet, is asked for again after this long, and up to as much later. */
+const againAfter = 30_000;
+
+/**
+ * The SVID as it came, renewed soon when one of the tainted authorities is behind it.
+ * @param now Unix milliseconds
+ * @param unit drawn for the SVID, in [0, 1)
+ */
+export function soonerIfTainted(
+  svid: HeldSvid,
+  tainted: ReadonlySet<string>,
+  { now, unit }: { now: number; unit: number },
+): HeldSvid {
+  if (tainted.size === 0 || !chainsTo(svid.chain, tainted)) return svid;
+  return { ...svid, renewAt: Math.min(svid.renewAt, now + againAfter * (1 + unit)) };
+}
+
 /** Whether any certificate of a chain was signed by one of the authorities. */
 export function chainsTo(chain: readonly Buffer[], authorities: ReadonlySet<string>): boolean {
   return chain.some((certificate) => {

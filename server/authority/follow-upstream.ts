@@ -33,14 +33,15 @@ export async function followUpstream(
   await roots.heed();
   const state = await upstream.state();
   if (state === undefined) return;
-  // First of all, so that servers below that learn of the taint here are given what leads elsewhere.
+  // First of all: whoever learns of a taint here asks this server for what leads elsewhere, once.
   const left = await leave(x509, state.x509Authorities, log).then(
     () => undefined,
     (error: unknown) => ({ error }),
   );
+  const needed = x509.state().active?.upstream?.id;
   let gone: readonly X509Authority[] = [];
   const after = await bundle.edit((before) => {
-    const merged = merge(before, state, clock.now(), distrusted.of);
+    const merged = merge(before, state, clock.now(), distrusted.of, needed);
     gone = merged.gone;
     return merged.bundle;
   });
@@ -98,15 +99,17 @@ export function announcedJwt(
 
 /**
  * Pure. `bundle` is undefined when nothing changes; `gone` are the roots taken out. A root that was revoked here is not
- * taken again.
+ * taken again, and one that this server could not leave yet is not said to be tainted yet.
  * @param now milliseconds
  * @param distrusted what is known against a root, by its id
+ * @param needed the id of the root that what signs leads to
  */
 export function merge(
   before: Bundle,
   state: UpstreamState,
   now: number,
   distrusted: DistrustedRoots['of'],
+  needed?: string,
 ): { bundle: Bundle | undefined; gone: readonly X509Authority[] } {
   const { jwtAuthorities: jwt, witAuthorities: wit } = state;
   // Only one that holds the whole bundle says by its silence that something is revoked.
@@ -115,7 +118,9 @@ export function merge(
   const gone = before.x509Authorities.filter((one) => isWhole && one.tainted && !theirs.has(key(one)));
   const kept = before.x509Authorities
     .filter((one) => !gone.includes(one))
-    .map((one) => (theirs.get(key(one)) && !one.tainted ? { ...one, tainted: true } : one));
+    .map((one) =>
+      theirs.get(key(one)) && !one.tainted && rootIdOf(one.certificate) !== needed ? { ...one, tainted: true } : one,
+    );
   const ours = new Set(before.x509Authorities.map(key));
   // What this server would remove again soon is not taken.
   const isOfUse = ({ certificate }: X509Authority) =>

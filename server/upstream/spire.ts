@@ -9,7 +9,7 @@ import { type X509Identity, x509Source } from '../../src/rpc/x509-source.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
-import { type SpiffeId, serverId, type TrustDomain, trustDomainOf } from '../../src/spiffe/id.ts';
+import { serverId, type TrustDomain, trustDomainOf } from '../../src/spiffe/id.ts';
 import { bundleFromWire, jwtKeyFromWire, jwtKeyToWire, type WireJwtKey } from '../../src/wire/bundle.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -47,30 +47,57 @@ export function spireUpstream(options: SpireUpstreamOptions, ports: SpireUpstrea
     clock,
   });
 
-  /** With each new SVID a new connection: a server knows its caller by the certificate of the handshake. */
-  function show(identity: X509Identity): void {
-    if (shown === identity) return;
-    const isFirst = shown === undefined;
-    shown = identity;
-    if (!isFirst) channel.reconnect();
+  /** Those of our trust domain, the one that was taken last before others. */
+  async function identities(signal: AbortSignal): Promise<readonly X509Identity[]> {
+    const all = await source.current(signal);
+    const own = all.filter(({ id }) => trustDomainOf(id) === trustDomain);
+    if (own.length > 0) return own.toSorted((one, other) => rank(one) - rank(other));
+    throw new Fault(
+      'upstream/refused',
+      `the agent at ${quote(workloadApiSocket)} gives ${quote(all[0]!.id)}, which is of another trust domain than ${quote(trustDomain)}`,
+      { hint: 'A server and the one above it are of one trust domain: name an agent of that one.' },
+    );
   }
-  source.onChange((identity) => {
-    if (trustDomainOf(identity.id) === trustDomain) show(identity);
-  });
+  const rank = ({ id }: X509Identity): number => (id === shown?.id ? 0 : 1);
 
+  /** A process may have several identities there; which of them is that of a server below is for the server above to say. */
   async function call(service: string, method: string, request: object, signal: AbortSignal): Promise<unknown> {
-    const identity = await source.current(signal);
-    if (trustDomainOf(identity.id) !== trustDomain) {
-      throw new Fault(
-        'upstream/refused',
-        `the agent at ${quote(workloadApiSocket)} gives ${quote(identity.id)}, which is of another trust domain than ${quote(trustDomain)}`,
-        { hint: 'A server and the one above it are of one trust domain: name an agent of that one.' },
-      );
+    const mine = await identities(signal);
+    for (const identity of mine) {
+      try {
+        return await callAs(identity, service, method, request, signal);
+      } catch (error) {
+        const fault = asFault(error);
+        if (fault.status !== Status.PERMISSION_DENIED) throw explained(fault, at);
+      }
     }
-    show(identity);
-    return channel.unary(service, method, request, { signal }).catch((error: unknown) => {
-      throw explained(asFault(error), identity.id, at);
-    });
+    throw new Fault(
+      'upstream/refused',
+      `the upstream server at ${at} lets ${mine.map(({ id }) => quote(id)).join(' and ')} have no authority`,
+      { hint: 'Mark the entry of this server there as downstream: mutual entry update --downstream.' },
+    );
+  }
+
+  async function callAs(
+    identity: X509Identity,
+    service: string,
+    method: string,
+    request: object,
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    // A server knows its caller by the certificate of the handshake.
+    if (shown !== identity) {
+      const isFirst = shown === undefined;
+      shown = identity;
+      if (!isFirst) channel.reconnect();
+    }
+    try {
+      return await channel.unary(service, method, request, { signal });
+    } catch (error) {
+      // Another call has taken a new connection while this one waited for the old.
+      if (shown === identity || asFault(error).status !== Status.UNAVAILABLE) throw error;
+      return channel.unary(service, method, request, { signal });
+    }
   }
 
   async function bundle(signal: AbortSignal): Promise<Bundle> {
@@ -115,25 +142,16 @@ export function spireUpstream(options: SpireUpstreamOptions, ports: SpireUpstrea
 }
 
 /** What a server above refuses stays refused; what may be better in a while is `upstream/unavailable`, as the caller makes it. */
-function explained(fault: Fault, id: SpiffeId, at: string): Fault {
+function explained(fault: Fault, at: string): Fault {
   const extras = { cause: fault, ...(fault.detail !== undefined && { detail: fault.detail }) };
-  if (fault.status === Status.PERMISSION_DENIED) {
-    return new Fault('upstream/refused', `the upstream server at ${at} lets ${quote(id)} have no authority`, {
-      ...extras,
-      hint: 'Mark its entry there as downstream: mutual entry update --downstream.',
-    });
+  if (fault.code === 'peer/untrusted') {
+    const what = `the upstream server at ${at} is not the one it should be: ${fault.message}`;
+    return new Fault('upstream/refused', what, extras);
   }
-  if (fault.code === 'peer/untrusted')
-    return new Fault(
-      'upstream/refused',
-      `the upstream server at ${at} is not the one it should be: ${fault.message}`,
-      extras,
-    );
   const isRefusal =
     fault.status === Status.INVALID_ARGUMENT ||
     fault.status === Status.FAILED_PRECONDITION ||
     fault.status === Status.UNIMPLEMENTED;
-  return isRefusal
-    ? new Fault('upstream/refused', `the upstream server at ${at} refuses: ${fault.message}`, extras)
-    : fault;
+  if (!isRefusal) return fault;
+  return new Fault('upstream/refused', `the upstream server at ${at} refuses: ${fault.message}`, extras);
 }

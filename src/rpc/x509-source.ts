@@ -1,6 +1,6 @@
 /**
- * The identity that a Workload API gives this process, followed as it renews: one stream, opened again when it ends. What
- * was given stays in use until its own end, so that an agent may restart in between.
+ * The identities that a Workload API gives this process, followed as they renew: one stream, opened again when it ends.
+ * What was given stays in use until its own end, so that an agent may restart in between.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { type Certificate, splitCertificates } from '../crypto/certificate.ts';
@@ -25,12 +25,11 @@ export interface X509Identity {
 
 export interface X509Source {
   /**
-   * The newest identity; before the first, what the agent says next. Throws why there is none: `peer/unavailable`,
-   * `caller/denied` when this process has no identity there, `svid/invalid` for one that is none or has expired.
+   * All that hold now, in the agent's order; before the first word of the agent, what that brings. Never empty. Throws why
+   * there is none: `peer/unavailable`, `caller/denied` when this process has no identity there, `svid/invalid` for what
+   * cannot be read or has expired.
    */
-  current(signal: AbortSignal): Promise<X509Identity>;
-  /** Told after each change. */
-  onChange(told: (identity: X509Identity) => void): void;
+  current(signal: AbortSignal): Promise<readonly X509Identity[]>;
   close(): void;
 }
 
@@ -42,15 +41,14 @@ const backoff: Backoff = { first: 500, most: 30_000, factor: 2 };
 export function x509Source(socket: string, { clock, random }: { clock: Clock; random: Random }): X509Source {
   const channel = connectUnix(socket);
   const ended = new AbortController();
-  const readers = new Set<(identity: X509Identity) => void>();
-  let identity: X509Identity | undefined;
+  let held: readonly X509Identity[] = [];
   let hurry = (): void => {};
-  let next = Promise.withResolvers<X509Identity>();
+  let next = Promise.withResolvers<readonly X509Identity[]>();
   next.promise.catch(() => {});
-  let following: Promise<void> | undefined;
+  let isFollowing = false;
 
   /** Whoever waits is told how the attempt went. */
-  function settle(outcome: X509Identity | Fault): void {
+  function settle(outcome: readonly X509Identity[] | Fault): void {
     const { resolve, reject } = next;
     next = Promise.withResolvers();
     next.promise.catch(() => {});
@@ -58,16 +56,15 @@ export function x509Source(socket: string, { clock, random }: { clock: Clock; ra
       reject(outcome);
       return;
     }
-    identity = outcome;
+    held = outcome;
     resolve(outcome);
-    for (const told of [...readers]) told(outcome);
   }
 
   async function follow(signal: AbortSignal): Promise<void> {
     for (let failures = 0; !signal.aborted; ) {
       try {
         for await (const response of channel.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata, signal })) {
-          settle(identityIn(response, socket));
+          settle(identitiesIn(response, socket));
           failures = 0;
         }
         settle(new Fault('peer/unavailable', `the agent at ${quote(socket)} ended the stream`));
@@ -88,10 +85,11 @@ export function x509Source(socket: string, { clock, random }: { clock: Clock; ra
 
   return {
     async current(signal) {
-      if (identity !== undefined) {
-        if (identity.leaf.notAfter > clock.now()) return identity;
+      const holding = held.filter(({ leaf }) => leaf.notAfter > clock.now());
+      if (holding.length > 0) return holding;
+      if (held[0] !== undefined) {
         hurry();
-        throw expired(identity, socket);
+        throw expired(held[0], socket);
       }
       signal.throwIfAborted();
       const { promise: given, reject } = Promise.withResolvers<never>();
@@ -99,16 +97,14 @@ export function x509Source(socket: string, { clock, random }: { clock: Clock; ra
       const giveUp = (): void => reject(signal.reason);
       signal.addEventListener('abort', giveUp, { once: true });
       const { promise } = next;
-      following ??= follow(ended.signal);
+      if (!isFollowing) void follow(ended.signal);
+      isFollowing = true;
       hurry();
       try {
         return await Promise.race([promise, given]);
       } finally {
         signal.removeEventListener('abort', giveUp);
       }
-    },
-    onChange(told) {
-      readers.add(told);
     },
     close() {
       ended.abort(new Error('closed'));
@@ -122,22 +118,22 @@ interface X509SvidResponse {
   readonly svids: readonly { x509_svid: Buffer; x509_svid_key: Buffer; bundle: Buffer }[];
 }
 
-/** The first SVID is the one that an agent means for whoever does not choose (Workload API §4.4). */
-function identityIn({ svids: [svid] }: X509SvidResponse, socket: string): X509Identity {
-  if (svid === undefined) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no X.509-SVID`);
-  const chain = splitCertificates(svid.x509_svid);
-  const [first] = chain;
-  const leaf = first && authorityCertificate({ certificate: first, tainted: false });
-  if (leaf === undefined) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no certificate`);
-  const id = checkLeaf(leaf);
-  try {
-    const key = createPrivateKey({ key: Buffer.from(svid.x509_svid_key), format: 'der', type: 'pkcs8' });
-    return { id, chain, leaf, key, authorities: splitCertificates(svid.bundle) };
-  } catch (cause) {
-    throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent a key for ${quote(id)} that cannot be read`, {
-      cause,
-    });
-  }
+function identitiesIn({ svids }: X509SvidResponse, socket: string): readonly X509Identity[] {
+  if (svids.length === 0) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no X.509-SVID`);
+  return svids.map(({ x509_svid, x509_svid_key, bundle }) => {
+    const chain = splitCertificates(x509_svid);
+    const [first] = chain;
+    const leaf = first && authorityCertificate({ certificate: first, tainted: false });
+    if (leaf === undefined) throw new Fault('svid/invalid', `the agent at ${quote(socket)} sent no certificate`);
+    const id = checkLeaf(leaf);
+    try {
+      const key = createPrivateKey({ key: Buffer.from(x509_svid_key), format: 'der', type: 'pkcs8' });
+      return { id, chain, leaf, key, authorities: splitCertificates(bundle) };
+    } catch (cause) {
+      const what = `the agent at ${quote(socket)} sent a key for ${quote(id)} that cannot be read`;
+      throw new Fault('svid/invalid', what, { cause });
+    }
+  });
 }
 
 function expired({ id, leaf }: X509Identity, socket: string): Fault {

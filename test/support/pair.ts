@@ -26,6 +26,8 @@ export interface PairOptions {
   /** Options of each program by their flags' names. */
   readonly server?: Readonly<Record<string, unknown>>;
   readonly agent?: Readonly<Record<string, unknown>>;
+  /** Of another pair, when they have to do with each other. */
+  readonly clock?: DrivenClock;
 }
 
 export interface SvidUpdate {
@@ -73,7 +75,7 @@ const agentApi = 'spire.api.server.agent.v1.Agent';
 /** Starts both; everything is stopped and removed when the test ends. */
 export async function startPair(test: TestContext, options: PairOptions = {}): Promise<Pair> {
   const dir = await mkdtemp(join(tmpdir(), 'mutual-'));
-  const clock = drivenClock(Date.now());
+  const clock = options.clock ?? drivenClock(Date.now());
   const lines: string[] = [];
   const log = () => createLog({ level: 'debug', format: 'text', clock, write: (line) => lines.push(line) });
   let server: RunningServer | undefined;

@@ -440,3 +440,47 @@ test('without its upstream again: the server signs its own root, and lets it sig
   assert.ok(roots.includes(active.authority_id));
   assert.ok(roots.includes(under.upstream_authority_subject_key_id), 'what was signed before is still trusted');
 });
+
+test('among several identities of this process the one that may is found, and kept to', async (t) => {
+  const { pair, flags } = await above(t);
+  for (const name of ['/a', '/b', '/z']) await pair.admin.createEntry(name);
+  const updates = pair.watchX509();
+  while ((await updates.next()).length < 4);
+  await updates.close();
+  const server = await testServer(t, { clock: pair.clock, flags });
+  await server.admin.call('localAuthority', 'PrepareX509Authority');
+  await server.admin.call('localAuthority', 'PrepareJWTAuthority');
+});
+
+test('a root that cannot be left yet is not said to be tainted yet: agents would ask anew for what hangs on it still', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const next = testAuthority({ now: clock.now() });
+  const { jwtAuthorities } = fake.root.bundle();
+  fake.tells = () =>
+    fake.root.bundle({
+      x509Authorities: [
+        { certificate: fake.root.der, tainted: true },
+        { certificate: next.der, tainted: false },
+      ],
+      jwtAuthorities,
+    });
+  fake.sign = () => {
+    throw new Fault('peer/unavailable', 'too busy to sign');
+  };
+  const taints = async () => (await server.bundle()).x509Authorities.map(({ tainted }) => tainted);
+  const pass = async (isSo: (taints: boolean[]) => boolean) => {
+    for (let look = 0; look < 100 && !isSo(await taints()); look++) await clock.advance(1_000);
+  };
+  await pass(({ length }) => length === 2);
+  for (let look = 0; look < 10; look++) await clock.advance(5_000);
+  assert.deepEqual(await taints(), [false, false]);
+  assert.match(server.lines.join(''), /too busy to sign/);
+
+  fake.sign = (spki) => signed(next, spki, clock);
+  await pass((all) => all.includes(true));
+  assert.deepEqual(await taints(), [true, false]);
+  const { active } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
+  assert.equal(active.upstream_authority_subject_key_id, authorityId(next.certificate));
+});
