@@ -17,7 +17,7 @@ import {
   toggle,
   trustDomain,
 } from '../src/config/kinds.ts';
-import { ownSocketRules, sharedSections } from '../src/config/shared.ts';
+import { mlDsaRules, ownSocketRules, sharedSections } from '../src/config/shared.ts';
 import { workloadAttestorRules, workloadAttestorSections } from '../src/config/workload-attestors.ts';
 import {
   derived,
@@ -40,7 +40,7 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
 
 export const agentTable = {
   trustDomain: required(trustDomain, 'The trust domain of the server.'),
@@ -201,6 +201,7 @@ const sdsNames = ['defaultSvidName', 'defaultBundleName', 'defaultAllBundlesName
 const bootstraps = ['trustBundle', 'trustBundleUrl', 'trustRootHash', 'insecureBootstrap'] as const;
 
 const rules: readonly Rule<AgentOptions>[] = [
+  ...mlDsaRules('workloadKeyType', 'agentKeyType'),
   ...ownSocketRules('socket', 'adminSocket'),
   ...keysRules,
   ...workloadAttestorRules,

@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { generateKey, jwtAlgorithms, keyTypes } from '../src/crypto/algorithms.ts';
+import { classicKeyTypes, generateKey, jwtAlgorithms } from '../src/crypto/algorithms.ts';
 import { privateJwk } from '../src/crypto/jwk.ts';
 import { writeFileAtomic } from '../src/run/file.ts';
 import { requireWorkloadId, trustDomainOf } from '../src/spiffe/id.ts';
@@ -30,7 +30,7 @@ export const witMint = command({
   async run(values, ports) {
     requireWorkloadId(values.spiffeId, trustDomainOf(values.spiffeId), 'SPIFFE ID');
     const { privateKey, publicKey } = generateKey(values.keyType);
-    const algorithm = values.signingAlgorithm ?? keyTypes[values.keyType].jwa;
+    const algorithm = values.signingAlgorithm ?? classicKeyTypes[values.keyType].jwa;
     const { svid } = await withAdmin(values.adminSocket, ports, (admin) =>
       admin.call('svid', 'MintWITSVID', {
         id: idToWire(values.spiffeId),

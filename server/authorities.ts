@@ -90,7 +90,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     : await startAuthority(kindOfJwt, { ...shared, keyType: options.jwtKeyType });
   const { witSvids } = options;
   const wit = witSvids.enabled
-    ? await startAuthority(witKind(caTtl, random), { ...shared, keyType: witSvids.keyType ?? options.caKeyType })
+    ? await startAuthority(witKind(caTtl, random), { ...shared, keyType: witSvids.keyType ?? options.jwtKeyType })
     : undefined;
   const refreshHint = Math.floor(options.refreshHint / 1000);
   await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));

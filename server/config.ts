@@ -17,7 +17,7 @@ import {
   toggle,
   trustDomain,
 } from '../src/config/kinds.ts';
-import { ownSocketRules, sharedSections } from '../src/config/shared.ts';
+import { mlDsaRules, ownSocketRules, sharedSections } from '../src/config/shared.ts';
 import {
   derived,
   type OptionsOf,
@@ -32,6 +32,7 @@ import {
   section,
   setting,
 } from '../src/config.ts';
+import { isMlDsa, type KeyType } from '../src/crypto/algorithms.ts';
 import { quote } from '../src/errors.ts';
 import { upstreamRules, upstreamSection } from './upstream/options.ts';
 
@@ -40,7 +41,8 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 const lifetime = duration(second, 3650 * day);
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
+const classicKeyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
 const perSecond = count(0, 1_000_000);
 
 export const serverTable = {
@@ -91,10 +93,13 @@ export const serverTable = {
   caTtl: setting(lifetime, day, 'How long an X.509 authority and a JWT signing key live.'),
   caKeyType: setting(keyType, 'ec-p256', 'The key type of X.509 authorities.'),
   jwtKeyType: derived(
-    keyType,
+    classicKeyType,
     'caKeyType',
-    (of) => of('caKeyType') as 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096',
-    'The key type of JWT authorities.',
+    (of) => {
+      const type = of('caKeyType') as KeyType;
+      return isMlDsa(type) ? 'ec-p256' : type;
+    },
+    'The key type of JWT authorities; `ec-p256` beside a CA of ML-DSA, which no token may be signed with.',
   ),
   caSubject: section('The subject of X.509 authorities. A serial number is added to it.', {
     country: setting(listOf(text), ['US'], 'Country names.'),
@@ -112,7 +117,7 @@ export const serverTable = {
         hour,
         'How long a WIT-SVID lives when its entry does not say how long its X.509-SVID does.',
       ),
-      keyType: optional(keyType, 'The key type of WIT authorities; without it `caKeyType`.'),
+      keyType: optional(classicKeyType, 'The key type of WIT authorities; without it `jwtKeyType`.'),
       issuer: optional(text, 'The `iss` claim of WIT-SVIDs; no URL of OpenID Connect. Without it they have none.'),
     },
   ),
@@ -191,6 +196,7 @@ export interface ServerOptions extends FromTable {}
 const rules: readonly Rule<ServerOptions>[] = [
   ...ownSocketRules('adminSocket'),
   ...keysRules,
+  ...mlDsaRules('caKeyType'),
   ...upstreamRules,
   {
     needs: ['caTtl', 'defaultX509SvidTtl', 'defaultJwtSvidTtl', 'agentTtl'],

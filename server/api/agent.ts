@@ -60,7 +60,7 @@ export async function agentService(context: Context): Promise<Service> {
 
   function readCsr(csr: Buffer | undefined): Csr {
     if (!csr || csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
-    const request = parseCsr(csr);
+    const request = parseCsr(csr, options.experimental);
     if (!request.verify()) throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');
     return request;
   }

@@ -81,7 +81,7 @@ export function svidService(context: Context): Service {
 
   function readCsr(csr: Buffer, place: Place): Csr | Promise<Csr> {
     if (csr.length === 0) throw new Fault('input/invalid', 'missing CSR');
-    const request = parseCsr(csr);
+    const request = parseCsr(csr, options.experimental);
     const proved = (isSigned: boolean): Csr => {
       if (isSigned) return request;
       throw new Fault('input/invalid', 'the CSR is not signed by the key it holds');

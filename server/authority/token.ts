@@ -1,5 +1,5 @@
 /** Authorities whose keys sign tokens: what the JWT and the WIT authority have in common. */
-import { type JwtAlgorithm, keyTypes } from '../../src/crypto/algorithms.ts';
+import { classicFacts, type JwtAlgorithm } from '../../src/crypto/algorithms.ts';
 import type { Key } from '../../src/keys/key-store.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { Bundle, JwtAuthority } from '../../src/spiffe/bundle.ts';
@@ -56,7 +56,12 @@ export function tokenKind(
       notAfter: now + lifetime,
       material: key.publicKey.toString('base64'),
     }),
-    signer: (slot, key) => ({ keyId: slot.id, algorithm: keyTypes[key.type].jwa, key, notAfter: slot.notAfter }),
+    signer: (slot, key) => ({
+      keyId: slot.id,
+      algorithm: classicFacts(key.type, 'an authority of tokens').jwa,
+      key,
+      notAfter: slot.notAfter,
+    }),
     publish(bundle, slot) {
       const there = bundle[field].find(({ keyId }) => keyId === slot.id);
       if (there?.tainted === slot.tainted) return undefined;

@@ -57,7 +57,7 @@ export function diskUpstream(
     name: 'disk',
     isLocal: true,
     async mint(csr, ttl) {
-      const request = parseCsr(csr);
+      const request = parseCsr(csr, { mlDsa: true });
       const { issuer, above, roots } = await readChain();
       const key = await keyOf(options.keyFile, issuer, options.certFile);
       const now = clock.now();

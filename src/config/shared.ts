@@ -26,6 +26,13 @@ export const sharedSections = {
       ),
     },
   ),
+  experimental: section('What no standard of SPIFFE names yet. Off, and it may change.', {
+    mlDsa: setting(
+      toggle,
+      false,
+      'Makes and takes keys of ML-DSA (FIPS 204) for certificates. Peers on other TLS libraries cannot verify them yet.',
+    ),
+  }),
   health: section('Checks over HTTP for supervisors. Off until `listen` is given.', {
     listen: optional(
       hostPort(0),
@@ -44,6 +51,21 @@ export const sharedSections = {
 
 interface SharedOptions {
   readonly health: { readonly livePath: string; readonly readyPath: string };
+}
+
+/** Options that name a key type: ML-DSA has to be asked for twice. */
+export function mlDsaRules<K extends string>(
+  ...keys: readonly K[]
+): Rule<{ readonly [P in K]: string } & { readonly experimental: { readonly mlDsa: boolean } }>[] {
+  return keys.map((key) => ({
+    needs: [key],
+    check(options, report) {
+      if (!options[key].startsWith('ml-dsa')) return;
+      const named = quote(options[key]);
+      if (options.experimental.mlDsa) report.warn(key, `${named} is experimental: other programs cannot verify it yet`);
+      else report.fault(key, `${named} is experimental; set experimental.mlDsa to true to use it`);
+    },
+  }));
 }
 
 /** A socket that this program opens: its path must fit the kernel's limit. */

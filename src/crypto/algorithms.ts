@@ -1,16 +1,13 @@
 /**
- * Everything known of the algorithms, in three tables: the keys we make, the signatures we accept on certificates, and
- * the JWS algorithms of JWT-SVIDs. What is not in a table is refused; a key's shape is checked from its bytes before
- * any library is asked to do arithmetic with it.
+ * What is known of keys, in two tables: those we make, and the JWS algorithms of JWT-SVIDs. What is not in a table is
+ * refused; a key's shape is checked from its bytes before any library is asked to do arithmetic with it.
  */
-import { constants, createPublicKey, generateKeyPair, generateKeyPairSync, type KeyObject, verify } from 'node:crypto';
+import { createPublicKey, generateKeyPair, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
 import { Fault, quote } from '../errors.ts';
 import {
   close,
-  context,
   derCursor,
-  integer,
   invalid,
   nothing,
   objectId,
@@ -23,9 +20,13 @@ import {
   takeUnsigned,
 } from './der.ts';
 import { pemEncode } from './pem.ts';
-import { type Place, workAt } from './workplace.ts';
 
-export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096';
+/** The types that tokens may be signed with too, and that every store and peer has. */
+export type ClassicKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096';
+/** FIPS 204, for certificates only. Experimental: no SPIFFE document names it and hardly a peer verifies it. */
+export type MlDsaKeyType = `ml-dsa-${MlDsaSet}`;
+export type KeyType = ClassicKeyType | MlDsaKeyType;
+type MlDsaSet = '44' | '65' | '87';
 export type JwtAlgorithm = 'RS256' | 'RS384' | 'RS512' | 'ES256' | 'ES384' | 'ES512' | 'PS256' | 'PS384' | 'PS512';
 export type Curve = 'P-256' | 'P-384' | 'P-521';
 export type Hash = 'sha256' | 'sha384' | 'sha512';
@@ -34,28 +35,27 @@ export type Hash = 'sha256' | 'sha384' | 'sha512';
 export type KeyShape =
   | { readonly kind: 'ec'; readonly curve: Curve }
   | { readonly kind: 'rsa' /** Bits of the modulus. */; readonly bits: number }
-  | { readonly kind: 'ed25519' };
+  | { readonly kind: 'ed25519' }
+  | { readonly kind: 'ml-dsa'; readonly set: MlDsaSet };
 
 /** A key's shape with its bits: what a subject key identifier is computed from. */
 export type DescribedKey = KeyShape & { readonly keyBits: Buffer };
 
-const hashes = { sha256: '2.16.840.1.101.3.4.2.1', sha384: '2.16.840.1.101.3.4.2.2', sha512: '2.16.840.1.101.3.4.2.3' };
-const saltLengths = { sha256: 32, sha384: 48, sha512: 64 };
+/** AlgorithmIdentifier of ECDSA and of RSA PKCS#1 v1.5, by the last number of its identifier. */
+export const ecdsaWith = (last: number): Buffer => sequence(objectId(`1.2.840.10045.4.3.${last}`));
+export const rsaWith = (last: number): Buffer => sequence(objectId(`1.2.840.113549.1.1.${last}`), nothing());
 
-const ecdsaWith = (last: number): Buffer => sequence(objectId(`1.2.840.10045.4.3.${last}`));
-const rsaWith = (last: number): Buffer => sequence(objectId(`1.2.840.113549.1.1.${last}`), nothing());
-function pssWith(hash: Hash): Buffer {
-  const digest = sequence(objectId(hashes[hash]), nothing());
-  const mask = sequence(objectId('1.2.840.113549.1.1.8'), digest);
-  const parameters = [context(0, [digest]), context(1, [mask]), context(2, [integer(saltLengths[hash])])];
-  return sequence(objectId('1.2.840.113549.1.1.10'), sequence(...parameters));
-}
+/** Parameter sets of ML-DSA with their identifier, which stands for key and signature alike, and the bytes of a key (RFC 9881). */
+const mlDsaSets: Readonly<Record<MlDsaSet, { readonly id: string; readonly bytes: number }>> = {
+  44: { id: '2.16.840.1.101.3.4.3.17', bytes: 1312 },
+  65: { id: '2.16.840.1.101.3.4.3.18', bytes: 1952 },
+  87: { id: '2.16.840.1.101.3.4.3.19', bytes: 2592 },
+};
 
 export interface KeyTypeFacts {
   readonly type: KeyType;
-  /** The JWS algorithm its signatures are called. */
-  readonly jwa: JwtAlgorithm;
-  readonly hash: Hash;
+  /** Null for those that hash within. */
+  readonly hash: Hash | null;
   /** AlgorithmIdentifier of its signatures on certificates, DER. */
   readonly signatureAlgorithm: Buffer;
   readonly shape: KeyShape;
@@ -63,8 +63,15 @@ export interface KeyTypeFacts {
   readonly slow: boolean;
 }
 
-/** The keys this program makes. RSA signs with PKCS#1 v1.5. */
-export const keyTypes: Readonly<Record<KeyType, KeyTypeFacts>> = {
+export interface ClassicKeyTypeFacts extends KeyTypeFacts {
+  readonly type: ClassicKeyType;
+  /** The JWS algorithm its signatures are called. */
+  readonly jwa: JwtAlgorithm;
+  readonly hash: Hash;
+}
+
+/** The keys this program makes unless told otherwise. RSA signs with PKCS#1 v1.5. */
+export const classicKeyTypes: Readonly<Record<ClassicKeyType, ClassicKeyTypeFacts>> = {
   'ec-p256': {
     type: 'ec-p256',
     jwa: 'ES256',
@@ -99,6 +106,35 @@ export const keyTypes: Readonly<Record<KeyType, KeyTypeFacts>> = {
   },
 };
 
+const mlDsa = (set: MlDsaSet): KeyTypeFacts => ({
+  type: `ml-dsa-${set}`,
+  hash: null,
+  signatureAlgorithm: sequence(objectId(mlDsaSets[set].id)),
+  shape: { kind: 'ml-dsa', set },
+  slow: false,
+});
+
+/** All keys this program can make. */
+export const keyTypes: Readonly<Record<KeyType, KeyTypeFacts>> = {
+  ...classicKeyTypes,
+  'ml-dsa-44': mlDsa('44'),
+  'ml-dsa-65': mlDsa('65'),
+  'ml-dsa-87': mlDsa('87'),
+};
+
+/** Whether keys of a type are of the experimental kind. */
+export function isMlDsa(type: KeyType): type is MlDsaKeyType {
+  return keyTypes[type].shape.kind === 'ml-dsa';
+}
+
+/** The facts of a type that a store of keys elsewhere knows too. Throws `state/refused` for ML-DSA. */
+export function classicFacts(type: KeyType, store: string): ClassicKeyTypeFacts {
+  if (!isMlDsa(type)) return classicKeyTypes[type];
+  throw new Fault('state/refused', `${store} cannot hold a key of type ${quote(type)}`, {
+    hint: `Use one of ${Object.keys(classicKeyTypes).join(', ')} there, or keep keys on disk.`,
+  });
+}
+
 /** Reads a key type's name. Throws `input/invalid`. */
 export function parseKeyType(text: string): KeyType {
   if (Object.hasOwn(keyTypes, text)) return text as KeyType;
@@ -111,7 +147,19 @@ export function parseKeyType(text: string): KeyType {
 export function generateKey(type: KeyType): { privateKey: KeyObject; publicKey: KeyObject } {
   const { shape } = keyTypes[type];
   if (shape.kind === 'rsa') return generateKeyPairSync('rsa', { modulusLength: shape.bits });
+  if (shape.kind === 'ml-dsa') return generateMlDsa(shape.set);
   return generateKeyPairSync('ec', { namedCurve: shape.kind === 'ec' ? shape.curve : '' });
+}
+
+function generateMlDsa(set: MlDsaSet): { privateKey: KeyObject; publicKey: KeyObject } {
+  try {
+    return generateKeyPairSync(`ml-dsa-${set}`);
+  } catch (cause) {
+    throw new Fault('state/refused', `this Node cannot make a key of type ${quote(`ml-dsa-${set}`)}`, {
+      hint: 'ML-DSA needs a Node with OpenSSL 3.5 or newer.',
+      cause,
+    });
+  }
 }
 
 /** Makes a key pair, the slow kinds on another thread. */
@@ -131,10 +179,17 @@ export function keyTypeOf(key: KeyObject): KeyType {
     if (details?.modulusLength === 2048) return 'rsa-2048';
     if (details?.modulusLength === 4096) return 'rsa-4096';
   }
+  const type = key.asymmetricKeyType ?? '';
+  if (Object.hasOwn(keyTypes, type)) return type as MlDsaKeyType;
   const found = `${key.asymmetricKeyType ?? key.type} ${details?.namedCurve ?? details?.modulusLength ?? ''}`.trim();
   throw new Fault('input/invalid', `a key of type ${quote(found)} cannot be used`, {
     hint: `Use one of ${Object.keys(keyTypes).join(', ')}.`,
   });
+}
+
+/** As `keyTypeOf`, of the types that are not experimental. */
+export function classicTypeOf(key: KeyObject): ClassicKeyType {
+  return classicFacts(keyTypeOf(key), 'a store of keys').type;
 }
 
 /** The type of a key from its shape, or undefined when it is none of ours. */
@@ -193,7 +248,16 @@ export function describeSpki(spki: Buffer, what = 'public key'): DescribedKey {
     if (point.length !== 32) throw invalid(what, 'an Ed25519 key has 32 bytes');
     return { kind: 'ed25519', keyBits: point };
   }
-  throw invalid(what, `key algorithm ${id} is not EC, RSA or Ed25519`);
+  const set = (Object.keys(mlDsaSets) as MlDsaSet[]).find((each) => mlDsaSets[each].id === id);
+  if (set !== undefined) {
+    close(algorithm);
+    const key = takeBits(info);
+    close(info);
+    const { bytes } = mlDsaSets[set];
+    if (key.length !== bytes) throw invalid(what, `an ML-DSA-${set} key has ${bytes} bytes`);
+    return { kind: 'ml-dsa', set, keyBits: key };
+  }
+  throw invalid(what, `key algorithm ${id} is not EC, RSA, Ed25519 or ML-DSA`);
 }
 
 /** Makes a public key of bytes that were described. Throws `der/invalid` when they are no key (a point off its curve). */
@@ -209,81 +273,6 @@ export function publicKeyOf(spki: Buffer, what = 'public key'): KeyObject {
 
 /** RSA moduli outside this are not used, on certificates or for tokens: one is weak, the other costs its verifier too much. */
 export const rsaLimits = { least: 2048, most: 8192 } as const;
-
-interface SignatureFacts {
-  readonly kind: KeyShape['kind'];
-  readonly hash: Hash | null;
-  readonly pss?: true;
-}
-const signatureAlgorithms = new Map<string, SignatureFacts>(
-  (
-    [
-      [ecdsaWith(2), { kind: 'ec', hash: 'sha256' }],
-      [ecdsaWith(3), { kind: 'ec', hash: 'sha384' }],
-      [ecdsaWith(4), { kind: 'ec', hash: 'sha512' }],
-      [rsaWith(11), { kind: 'rsa', hash: 'sha256' }],
-      [rsaWith(12), { kind: 'rsa', hash: 'sha384' }],
-      [rsaWith(13), { kind: 'rsa', hash: 'sha512' }],
-      [pssWith('sha256'), { kind: 'rsa', hash: 'sha256', pss: true }],
-      [pssWith('sha384'), { kind: 'rsa', hash: 'sha384', pss: true }],
-      [pssWith('sha512'), { kind: 'rsa', hash: 'sha512', pss: true }],
-      [sequence(objectId('1.3.101.112')), { kind: 'ed25519', hash: null }],
-    ] as const
-  ).map(([algorithm, facts]) => [algorithm.toString('latin1'), facts]),
-);
-
-/**
- * Whether `signature` over `data` was made by `key`. False for an algorithm outside the table, for one that does not fit
- * the key, and for RSA keys outside `rsaLimits` or above `mostRsaBits`.
- * @param algorithm AlgorithmIdentifier, DER
- */
-export function verifySignature(
-  algorithm: Buffer,
-  shape: KeyShape,
-  key: KeyObject,
-  data: Buffer,
-  signature: Buffer,
-  mostRsaBits: number = rsaLimits.most,
-): boolean {
-  return verifySignatureAt('here', algorithm, shape, key, data, signature, mostRsaBits) as boolean;
-}
-
-/** As `verifySignature`, at `place`. */
-export function verifySignatureAt(
-  place: Place,
-  algorithm: Buffer,
-  shape: KeyShape,
-  key: KeyObject,
-  data: Buffer,
-  signature: Buffer,
-  mostRsaBits: number = rsaLimits.most,
-): boolean | Promise<boolean> {
-  const facts = factsOf(algorithm, shape, mostRsaBits);
-  if (facts === undefined) return false;
-  const asked = verifyingKey(facts, key);
-  try {
-    const outcome = workAt<boolean>(
-      place,
-      () => verify(facts.hash, data, asked, signature),
-      (done) => verify(facts.hash, data, asked, signature, done),
-    );
-    return outcome instanceof Promise ? outcome.catch(() => false) : outcome;
-  } catch {
-    return false;
-  }
-}
-
-function factsOf(algorithm: Buffer, shape: KeyShape, mostRsaBits: number): SignatureFacts | undefined {
-  const facts = signatureAlgorithms.get(algorithm.toString('latin1'));
-  if (facts === undefined || facts.kind !== shape.kind) return undefined;
-  if (shape.kind === 'rsa' && (shape.bits < rsaLimits.least || shape.bits > mostRsaBits)) return undefined;
-  return facts;
-}
-
-function verifyingKey(facts: SignatureFacts, key: KeyObject) {
-  if (!facts.pss) return key;
-  return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: saltLengths[facts.hash ?? 'sha256'] };
-}
 
 export interface JwtAlgorithmFacts {
   readonly kind: 'ec' | 'rsa';
@@ -325,5 +314,6 @@ export function fitsJwtAlgorithm(shape: KeyShape, alg: JwtAlgorithm): boolean {
 
 function sameShape(a: KeyShape, b: KeyShape): boolean {
   if (a.kind === 'ec') return b.kind === 'ec' && a.curve === b.curve;
+  if (a.kind === 'ml-dsa') return b.kind === 'ml-dsa' && a.set === b.set;
   return a.kind === 'rsa' ? b.kind === 'rsa' && a.bits === b.bits : b.kind === 'ed25519';
 }

@@ -218,5 +218,6 @@ function generalName(kind: number, text: string): Buffer {
 }
 
 function shapeText(shape: KeyShape): string {
+  if (shape.kind === 'ml-dsa') return `ML-DSA-${shape.set}`;
   return shape.kind === 'ec' ? shape.curve : shape.kind === 'rsa' ? `RSA ${shape.bits}` : 'Ed25519';
 }

@@ -5,7 +5,7 @@
 import type { KeyObject } from 'node:crypto';
 import { hash } from 'node:crypto';
 import { Fault } from '../errors.ts';
-import { type DescribedKey, describeSpki, publicKeyOf, verifySignature } from './algorithms.ts';
+import { type DescribedKey, describeSpki, publicKeyOf } from './algorithms.ts';
 import {
   type Cursor,
   close,
@@ -26,6 +26,7 @@ import {
   takeUnsigned,
 } from './der.ts';
 import { type NameConstraints, readNameConstraints } from './name-constraints.ts';
+import { verifySignature } from './signature.ts';
 
 /** Key usage flags (RFC 5280 §4.2.1.3): bit n of the standard is `1 << n`. */
 export const KeyUsage = {

@@ -3,7 +3,6 @@
  * is believed is asked with `crlVerifies`; whether it says anything of a certificate, in `src/spiffe/revocation.ts`.
  */
 import { Fault } from '../errors.ts';
-import { verifySignature } from './algorithms.ts';
 import { type Certificate, KeyUsage } from './certificate.ts';
 import { extension, type Issuer } from './certificate-writer.ts';
 import {
@@ -27,6 +26,7 @@ import {
   takeUnsigned,
   time,
 } from './der.ts';
+import { verifySignature } from './signature.ts';
 
 export interface RevokedCertificate {
   readonly serial: bigint;

@@ -4,16 +4,8 @@
  * is handed on as plain values; nothing here grants any of it.
  */
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
-import {
-  describeSpki,
-  type KeyShape,
-  type KeyType,
-  keyTypeOf,
-  keyTypes,
-  publicKeyOf,
-  verifySignature,
-  verifySignatureAt,
-} from './algorithms.ts';
+import { Fault } from '../errors.ts';
+import { describeSpki, type KeyShape, type KeyType, keyTypeOf, keyTypes, publicKeyOf } from './algorithms.ts';
 import { commonNameOf, readGeneralNames } from './certificate.ts';
 import { name, subjectAltName } from './certificate-writer.ts';
 import {
@@ -38,6 +30,7 @@ import {
   takeObjectId,
   takeSmall,
 } from './der.ts';
+import { verifySignature, verifySignatureAt } from './signature.ts';
 import type { Place } from './workplace.ts';
 
 export interface Csr {
@@ -63,10 +56,14 @@ const extensionRequest = '1.2.840.113549.1.9.14';
 const subjectAltNameId = '2.5.29.17';
 
 /**
- * Parses a request whose key is EC P-256 or P-384, or RSA of 2048 to `maxRsaBits` bits. Throws `der/invalid`.
+ * Parses a request whose key is EC P-256 or P-384, RSA of 2048 to `maxRsaBits` bits, or ML-DSA where it is taken. Throws
+ * `der/invalid`, and `state/refused` for ML-DSA elsewhere.
  * Requested extensions other than the alternative name are ignored, critical or not: they are wishes.
  */
-export function parseCsr(der: Buffer, { maxRsaBits = 4096 }: { maxRsaBits?: number } = {}): Csr {
+export function parseCsr(
+  der: Buffer,
+  { maxRsaBits = 4096, mlDsa = false }: { maxRsaBits?: number; mlDsa?: boolean } = {},
+): Csr {
   const whole = derCursor(der, what, largest);
   const outer = open(whole, tag.sequence);
   close(whole);
@@ -85,6 +82,15 @@ export function parseCsr(der: Buffer, { maxRsaBits = 4096 }: { maxRsaBits?: numb
   const key = describeSpki(spki, `${what} key`);
   if (key.kind === 'ed25519' || (key.kind === 'ec' && key.curve === 'P-521')) {
     throw invalid(what, 'its key is neither EC P-256 or P-384 nor RSA');
+  }
+  if (key.kind === 'ml-dsa' && !mlDsa) {
+    throw new Fault(
+      'state/refused',
+      `${what} refused: its key is of ML-DSA, which is experimental and not taken here`,
+      {
+        hint: 'Ask with a key of EC P-256, or have experimental.mlDsa set on the server.',
+      },
+    );
   }
   if (key.kind === 'rsa' && (key.bits < 2048 || key.bits > maxRsaBits)) {
     throw invalid(what, `its RSA key has ${key.bits} bits; 2048 to ${maxRsaBits} are accepted`);

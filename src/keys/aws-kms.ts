@@ -4,7 +4,7 @@
  * The SDK is an optional package; credentials come from where it always looks for them.
  */
 import { createHash, createPublicKey } from 'node:crypto';
-import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes, classicTypeOf } from '../crypto/algorithms.ts';
 import { quote } from '../errors.ts';
 import { decodeName, encodeName } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
@@ -26,13 +26,13 @@ import type { StoredKey } from './upkeep.ts';
 
 const name = 'AWS KMS';
 const packageName = '@aws-sdk/client-kms';
-const specs: Readonly<Record<KeyType, string>> = {
+const specs: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ECC_NIST_P256',
   'ec-p384': 'ECC_NIST_P384',
   'rsa-2048': 'RSA_2048',
   'rsa-4096': 'RSA_4096',
 };
-const algorithms: Readonly<Record<KeyType, string>> = {
+const algorithms: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ECDSA_SHA_256',
   'ec-p384': 'ECDSA_SHA_384',
   'rsa-2048': 'RSASSA_PKCS1_V1_5_SHA_256',
@@ -133,7 +133,7 @@ function kmsRemote(
       id,
       owner: server,
       handle,
-      type: keyTypeOf(publicKey),
+      type: classicTypeOf(publicKey),
       publicKey: publicKey.export({ format: 'der', type: 'spki' }),
       made: timeOf(meta.CreationDate),
       used,
@@ -226,7 +226,7 @@ function kmsRemote(
           'Sign',
           {
             KeyId: key.handle,
-            Message: isShort ? data : createHash(keyTypes[key.type].hash).update(data).digest(),
+            Message: isShort ? data : createHash(classicKeyTypes[key.type].hash).update(data).digest(),
             MessageType: isShort ? 'RAW' : 'DIGEST',
             SigningAlgorithm: algorithms[key.type],
           },

@@ -3,7 +3,7 @@
  * of its own and tags that say whose it is, what it is called and when its server last said that it uses it.
  */
 import { createHash, createPublicKey, type JsonWebKey } from 'node:crypto';
-import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes, classicTypeOf } from '../crypto/algorithms.ts';
 import { Fault, quote } from '../errors.ts';
 import { generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
@@ -24,7 +24,7 @@ import { readSecret } from './secret-file.ts';
 import type { StoredKey } from './upkeep.ts';
 
 const name = 'Azure Key Vault';
-const kinds: Readonly<Record<KeyType, { kty: 'EC' | 'RSA'; curve?: string; keySize?: number }>> = {
+const kinds: Readonly<Record<ClassicKeyType, { kty: 'EC' | 'RSA'; curve?: string; keySize?: number }>> = {
   'ec-p256': { kty: 'EC', curve: 'P-256' },
   'ec-p384': { kty: 'EC', curve: 'P-384' },
   'rsa-2048': { kty: 'RSA', keySize: 2048 },
@@ -144,7 +144,7 @@ function vaultRemote(
     if (known === undefined || typeof keyId !== 'string') throw garbled(name, 'a key without its tags or its id');
     const publicKey = createPublicKey({ key: jwkOf(answer.key), format: 'jwk' });
     signers.set(known.handle, new CryptographyClient(keyId, credential, clientOptions));
-    return { ...known, type: keyTypeOf(publicKey), publicKey: publicKey.export({ format: 'der', type: 'spki' }) };
+    return { ...known, type: classicTypeOf(publicKey), publicKey: publicKey.export({ format: 'der', type: 'spki' }) };
   }
 
   return {
@@ -199,7 +199,7 @@ function vaultRemote(
     async sign(key, data, signal) {
       const signer = signers.get(key.handle);
       if (signer === undefined) throw lost(name, key.id, `${key.handle} was removed`);
-      const { hash, jwa } = keyTypes[key.type];
+      const { hash, jwa } = classicKeyTypes[key.type];
       const digest = createHash(hash).update(data).digest();
       try {
         return Buffer.from((await signer.sign(jwa, digest, { abortSignal: signal })).result);

@@ -4,7 +4,7 @@
  * deleted, so a removed one stays, with `mutual-active` false and its version destroyed.
  */
 import { createHash, createPublicKey } from 'node:crypto';
-import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes, classicTypeOf } from '../crypto/algorithms.ts';
 import { parseJsonObject } from '../crypto/json.ts';
 import { Fault, quote } from '../errors.ts';
 import { sleep } from '../run/clock.ts';
@@ -30,7 +30,7 @@ import type { StoredKey } from './upkeep.ts';
 const name = 'Google Cloud KMS';
 const packageName = 'google-auth-library';
 const scope = 'https://www.googleapis.com/auth/cloudkms';
-const algorithms: Readonly<Record<KeyType, string>> = {
+const algorithms: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'EC_SIGN_P256_SHA256',
   'ec-p384': 'EC_SIGN_P384_SHA384',
   'rsa-2048': 'RSA_SIGN_PKCS1_2048_SHA256',
@@ -200,7 +200,7 @@ function kmsRemote(
     const answer = await api.call('GET', `${version(known.handle)}/publicKey`, 'reading a key', undefined, signal);
     if (typeof answer?.pem !== 'string') return undefined;
     const publicKey = createPublicKey(answer.pem);
-    return { ...known, type: keyTypeOf(publicKey), publicKey: publicKey.export({ format: 'der', type: 'spki' }) };
+    return { ...known, type: classicTypeOf(publicKey), publicKey: publicKey.export({ format: 'der', type: 'spki' }) };
   }
 
   return {
@@ -252,7 +252,7 @@ function kmsRemote(
       for (const { handle } of keys) await setLabels(handle, { 'mutual-last-update': seconds() }, signal);
     },
     async sign(key, data, signal) {
-      const { hash } = keyTypes[key.type];
+      const { hash } = classicKeyTypes[key.type];
       const digest = { [hash]: createHash(hash).update(data).digest('base64') };
       const path = `${version(key.handle)}:asymmetricSign`;
       const answer = await api.call('POST', path, 'signing', { digest }, signal);

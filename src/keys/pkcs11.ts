@@ -4,7 +4,7 @@
  * `mutual/<trust domain>/<server>/<id>`; its CKA_ID begins with the time it was made, which orders the generations of a name.
  */
 import { createHash } from 'node:crypto';
-import { describeSpki, keyTypeOfShape, keyTypes } from '../crypto/algorithms.ts';
+import { classicKeyTypes, describeSpki, isMlDsa, keyTypeOfShape } from '../crypto/algorithms.ts';
 import { bitString, integer, nothing, objectId, sequence } from '../crypto/der.ts';
 import { quote } from '../errors.ts';
 import { generations, generationTime } from './key-name.ts';
@@ -106,7 +106,7 @@ function tokenRemote(
       attribute(session, cryptoki, object, 'CKA_KEY_TYPE').readUInt8(0) === constant('CKK_EC'),
     );
     const type = keyTypeOfShape(describeSpki(publicKey, `public key of ${quote(label)}`));
-    if (type === undefined) return undefined;
+    if (type === undefined || isMlDsa(type)) return undefined;
     return {
       id: label.slice(prefix.length),
       owner: server,
@@ -123,7 +123,7 @@ function tokenRemote(
     ecdsa: 'raw',
     create: (id, type) =>
       token.change(async (session, cryptoki) => {
-        const { shape } = keyTypes[type];
+        const { shape } = classicKeyTypes[type];
         const number = Buffer.from(generation(), 'hex');
         const shared: Template = [
           { type: constant('CKA_TOKEN'), value: true },
@@ -173,7 +173,7 @@ function tokenRemote(
       }),
     sign: (key, data) =>
       token.use(async (session, cryptoki) => {
-        const { shape, hash } = keyTypes[key.type];
+        const { shape, hash } = classicKeyTypes[key.type];
         try {
           const object = handles.get(key.handle) ?? find(session, cryptoki, [...isPrivate(), ...withId(key.handle)])[0];
           if (object === undefined) throw lost(name, key.id, `no private key with CKA_ID ${key.handle}`);

@@ -4,7 +4,7 @@
  * out of reach (so that nobody queues for it), signatures checked before they are handed on, and the upkeep.
  */
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
-import { type KeyType, keyTypes } from '../crypto/algorithms.ts';
+import { type ClassicKeyType, classicFacts, classicKeyTypes } from '../crypto/algorithms.ts';
 import { derSignature, rawSignature } from '../crypto/ecdsa-signature.ts';
 import { Fault, quote } from '../errors.ts';
 import { type Backoff, backoffDelay } from '../run/backoff.ts';
@@ -27,7 +27,7 @@ export interface RemotePorts {
 
 /** A key of a store, as its `Remote` knows it. */
 export interface RemoteKey extends StoredKey {
-  readonly type: KeyType;
+  readonly type: ClassicKeyType;
   /** SubjectPublicKeyInfo, DER. */
   readonly publicKey: Buffer;
   /** What the store calls it. */
@@ -46,7 +46,7 @@ export interface Remote {
   /** The spelling of its ECDSA signatures. */
   readonly ecdsa: 'der' | 'raw';
   /** Makes a key beside whatever has the name. */
-  create(id: string, type: KeyType, signal: AbortSignal): Promise<RemoteKey>;
+  create(id: string, type: ClassicKeyType, signal: AbortSignal): Promise<RemoteKey>;
   /** The keys of this server, older generations of a name too, where they are known. */
   list(signal: AbortSignal): Promise<readonly RemoteKey[]>;
   sign(key: RemoteKey, data: Buffer, signal: AbortSignal): Promise<Buffer>;
@@ -163,7 +163,9 @@ export async function remoteKeys(remote: Remote, ports: RemotePorts): Promise<Ke
             const signed = await remote.sign(stored, data, signal);
             checker ??= createPublicKey({ key: publicKey, format: 'der', type: 'spki' });
             // A store that signs wrongly would fill the trust domain with SVIDs that nobody accepts.
-            if (!verify(keyTypes[type].hash, data, { key: checker, dsaEncoding: spelling[remote.ecdsa] }, signed))
+            if (
+              !verify(classicKeyTypes[type].hash, data, { key: checker, dsaEncoding: spelling[remote.ecdsa] }, signed)
+            )
               throw garbled(name, `a signature that its key ${quote(id)} did not make`);
             return signed;
           });
@@ -234,8 +236,9 @@ export async function remoteKeys(remote: Remote, ports: RemotePorts): Promise<Ke
 
   return {
     async generate(id, type) {
+      const kind = classicFacts(type, name).type;
       refuseWhileOut();
-      return remember(await call('making a key', (signal) => remote.create(id, type, signal), longPatience));
+      return remember(await call('making a key', (signal) => remote.create(id, kind, signal), longPatience));
     },
     async get(id) {
       if (!known.has(id)) await discover();
@@ -265,8 +268,8 @@ export async function remoteKeys(remote: Remote, ports: RemotePorts): Promise<Ke
 
 const spelling = { der: 'der', raw: 'ieee-p1363' } as const;
 
-function spelt(signature: Buffer, type: KeyType, from: 'der' | 'raw', to: 'der' | 'raw'): Buffer {
-  const { shape } = keyTypes[type];
+function spelt(signature: Buffer, type: ClassicKeyType, from: 'der' | 'raw', to: 'der' | 'raw'): Buffer {
+  const { shape } = classicKeyTypes[type];
   if (shape.kind !== 'ec' || from === to) return signature;
   return to === 'raw' ? rawSignature(signature, shape.curve) : derSignature(signature, shape.curve);
 }

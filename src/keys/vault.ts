@@ -3,7 +3,7 @@
  * again is a new generation, since Transit cannot change the type of a key, and the old one must go on signing.
  */
 import { createHash, createPublicKey } from 'node:crypto';
-import { type KeyType, keyTypeOf, keyTypes } from '../crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes, classicTypeOf } from '../crypto/algorithms.ts';
 import { Fault, quote } from '../errors.ts';
 import { decodeName, encodeName, generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
@@ -22,7 +22,7 @@ import type { KeyWrapper } from './seal.ts';
 import { openVault, type VaultSession } from './vault-session.ts';
 
 const name = 'Vault';
-const transitTypes: Readonly<Record<KeyType, string>> = {
+const transitTypes: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ecdsa-p256',
   'ec-p384': 'ecdsa-p384',
   'rsa-2048': 'rsa-2048',
@@ -78,7 +78,7 @@ function transit(
       id,
       owner: server,
       handle,
-      type: keyTypeOf(publicKey),
+      type: classicTypeOf(publicKey),
       publicKey: publicKey.export({ format: 'der', type: 'spki' }),
       made,
     };
@@ -105,7 +105,7 @@ function transit(
       return found.filter((key) => key !== undefined);
     },
     async sign(key, data, signal) {
-      const { hash, shape } = keyTypes[key.type];
+      const { hash, shape } = classicKeyTypes[key.type];
       const body = {
         input: createHash(hash).update(data).digest('base64'),
         prehashed: true,

@@ -38,6 +38,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     keys: { store: 'disk' },
     log: { level: 'info', format: 'text' },
     tls: { requirePostQuantum: false },
+    experimental: { mlDsa: false },
     health: { livePath: '/live', readyPath: '/ready' },
     metrics: {},
   });
@@ -129,6 +130,11 @@ const refused: [string, object, RegExp][] = [
     'a key type the agent cannot hand out',
     { workloadKeyType: 'ed25519' },
     /^--workload-key-type: "ed25519" is not one of/,
+  ],
+  [
+    'a key type that is experimental',
+    { agentKeyType: 'ml-dsa-44' },
+    /^--agent-key-type: "ml-dsa-44" is experimental; set experimental.mlDsa to true/,
   ],
   [
     'a certificate for kubelet without its key',

@@ -38,6 +38,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     upstream: { authority: 'none' },
     log: { level: 'info', format: 'text' },
     tls: { requirePostQuantum: false },
+    experimental: { mlDsa: false },
     health: { livePath: '/live', readyPath: '/ready' },
     metrics: {},
   });
@@ -111,6 +112,12 @@ const refused: [string, object, RegExp][] = [
     /^--database: is not a database this version knows; give sqlite:PATH/,
   ],
   ['a key type SPIRE has not', { caKeyType: 'ed25519' }, /^--ca-key-type: "ed25519" is not one of ec-p256/],
+  [
+    'a key type that is experimental',
+    { caKeyType: 'ml-dsa-65' },
+    /^--ca-key-type: "ml-dsa-65" is experimental; set experimental.mlDsa to true to use it/,
+  ],
+  ['a token key that no token may have', { jwtKeyType: 'ml-dsa-65' }, /^--jwt-key-type: "ml-dsa-65" is not one of/],
   ['an admin that is no SPIFFE ID', { adminIds: ['root'] }, /^--admin-ids: SPIFFE ID "root" is not valid/],
   [
     'x509pop without roots',
@@ -169,4 +176,11 @@ test('the spellings of SPIRE are refused with ours', async () => {
     'server.yaml:3:1: ca_ttl: is not an option; did you mean "caTtl"?',
     'server.yaml:4:1: bind_port: is not an option',
   ]);
+});
+
+test('a CA of ML-DSA, asked for twice, is warned of, and tokens are signed by another type', async () => {
+  const flags = { ...least, caKeyType: 'ml-dsa-65', experimentalMlDsa: true };
+  const { options, warnings } = await readServerOptions({ flags });
+  assert.deepEqual([options.caKeyType, options.jwtKeyType], ['ml-dsa-65', 'ec-p256']);
+  assert.match(warnings.join(), /--ca-key-type: "ml-dsa-65" is experimental/);
 });

@@ -1,6 +1,6 @@
 /** WIT-SVIDs and their proofs for tests: right unless a test asks for one thing to be wrong. */
 import { createHash } from 'node:crypto';
-import { generateKey, type KeyType, keyTypes } from '../../src/crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes, generateKey } from '../../src/crypto/algorithms.ts';
 import { publicJwk } from '../../src/crypto/jwk.ts';
 import { heldKey } from '../../src/keys/key-store.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
@@ -17,9 +17,9 @@ export interface TestWits {
   proof(wit: string, claims?: Record<string, unknown>, header?: Record<string, unknown>): string;
 }
 
-export function testWits(ca: TestAuthority, now: number, keyType: KeyType = 'ec-p256'): TestWits {
+export function testWits(ca: TestAuthority, now: number, keyType: ClassicKeyType = 'ec-p256'): TestWits {
   const key = heldKey('workload', generateKey(keyType).privateKey);
-  const { jwa } = keyTypes[keyType];
+  const { jwa } = classicKeyTypes[keyType];
   const jwk = { ...publicJwk(key.publicKey), alg: jwa };
   return {
     bundle: ca.bundle({ jwtAuthorities: [], witAuthorities: ca.bundle().jwtAuthorities }),

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { jwtVerify } from 'jose';
 import { jwtKind } from '../../../server/authority/jwt.ts';
 import { issueJwtSvid } from '../../../server/issue/jwt.ts';
-import { type KeyType, keyTypes } from '../../../src/crypto/algorithms.ts';
+import { type ClassicKeyType, classicKeyTypes } from '../../../src/crypto/algorithms.ts';
 import { decodeJwt } from '../../../src/crypto/jwt.ts';
 import { Fault } from '../../../src/errors.ts';
 import { memoryKeys } from '../../../src/keys/memory.ts';
@@ -18,9 +18,9 @@ import { id, td } from '../../support/server.ts';
 const now = Date.UTC(2030, 0, 1) + 999;
 const seconds = Math.floor(now / 1000);
 const day = 24 * 3_600_000;
-const types = Object.keys(keyTypes) as KeyType[];
+const types = Object.keys(classicKeyTypes) as ClassicKeyType[];
 
-async function authority(type: KeyType = 'ec-p256') {
+async function authority(type: ClassicKeyType = 'ec-p256') {
   const kind = jwtKind(day, systemRandom);
   const key = await memoryKeys().generate('jwt', type);
   const slot = { ...(await kind.make(key, now)), keyId: 'jwt', tainted: false };
@@ -41,7 +41,7 @@ for (const type of types) {
     const { signer, bundle, slot, key } = await authority(type);
     const { token, issuedAt, expiresAt } = await issueJwtSvid(signer, profile, now);
     const { header, claims } = decodeJwt(token);
-    const { jwa } = keyTypes[type];
+    const { jwa } = classicKeyTypes[type];
     assert.deepEqual(header, { alg: jwa, kid: slot.id, typ: 'JWT' });
     assert.deepEqual(claims, { sub: 'spiffe://example.org/web', aud: ['db'], exp: seconds + 300, iat: seconds });
     assert.deepEqual([issuedAt, expiresAt], [seconds, seconds + 300]);

@@ -5,7 +5,12 @@ import { test } from 'node:test';
 import { importJWK, jwtVerify } from 'jose';
 import { witKind } from '../../../server/authority/wit.ts';
 import { issueWitSvid, readWitKey } from '../../../server/issue/wit.ts';
-import { generateKey, type JwtAlgorithm, type KeyType, keyTypes } from '../../../src/crypto/algorithms.ts';
+import {
+  type ClassicKeyType,
+  classicKeyTypes,
+  generateKey,
+  type JwtAlgorithm,
+} from '../../../src/crypto/algorithms.ts';
 import { publicJwk } from '../../../src/crypto/jwk.ts';
 import { decodeJwt, signJwt } from '../../../src/crypto/jwt.ts';
 import { heldKey } from '../../../src/keys/key-store.ts';
@@ -19,9 +24,9 @@ import { id, td } from '../../support/server.ts';
 const now = Date.UTC(2030, 0, 1) + 999;
 const seconds = Math.floor(now / 1000);
 const day = 24 * 3_600_000;
-const types = Object.keys(keyTypes) as KeyType[];
+const types = Object.keys(classicKeyTypes) as ClassicKeyType[];
 
-async function authority(type: KeyType = 'ec-p256') {
+async function authority(type: ClassicKeyType = 'ec-p256') {
   const kind = witKind(day, systemRandom);
   const key = await memoryKeys().generate('wit', type);
   const slot = { ...(await kind.make(key, now)), keyId: 'wit', tainted: false };
@@ -36,7 +41,7 @@ async function authority(type: KeyType = 'ec-p256') {
   return { slot, key, signer: kind.signer(slot, key), bundle: kind.publish(empty, slot) as Bundle };
 }
 
-function workload(type: KeyType = 'ec-p256', algorithm: JwtAlgorithm = keyTypes[type].jwa) {
+function workload(type: ClassicKeyType = 'ec-p256', algorithm: JwtAlgorithm = classicKeyTypes[type].jwa) {
   const key = heldKey('workload', generateKey(type).privateKey);
   return { key, wit: readWitKey(key.publicKey, algorithm) };
 }
@@ -55,21 +60,21 @@ for (const [at, type] of types.entries()) {
     const { key: own, wit } = workload(held);
     const { token, issuedAt, expiresAt } = await issueWitSvid(signer, profileOf(wit), now);
     const { header, claims } = decodeJwt(token);
-    assert.deepEqual(header, { alg: keyTypes[type].jwa, kid: slot.id, typ: 'wit+jwt' });
+    assert.deepEqual(header, { alg: classicKeyTypes[type].jwa, kid: slot.id, typ: 'wit+jwt' });
     assert.deepEqual(claims, {
       sub: 'spiffe://example.org/web',
       exp: seconds + 300,
       nbf: seconds - 10,
       iat: seconds,
       jti: 'one',
-      cnf: { jwk: { ...publicJwk(own.publicKey), alg: keyTypes[held].jwa } },
+      cnf: { jwk: { ...publicJwk(own.publicKey), alg: classicKeyTypes[held].jwa } },
     });
     assert.deepEqual([issuedAt, expiresAt], [seconds, seconds + 300]);
     assert.deepEqual(bundle.jwtAuthorities, [], 'WIT-29 its key is none for JWT-SVIDs');
 
     const wth = createHash('sha256').update(token).digest('base64url');
     const proof = await signJwt(
-      { alg: keyTypes[held].jwa, typ: 'wpt+jwt', kid: '' },
+      { alg: classicKeyTypes[held].jwa, typ: 'wpt+jwt', kid: '' },
       { aud: 'db', exp: seconds + 30, jti: 'x', wth },
       async (input) => own.sign(input, 'raw'),
     );

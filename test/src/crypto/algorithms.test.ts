@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { type createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 import {
+  classicFacts,
+  classicKeyTypes,
   describeSpki,
   fitsJwtAlgorithm,
   generateKey,
   generateKeyAside,
   isJwtAlgorithm,
+  isMlDsa,
+  type JwtAlgorithm,
   jwtAlgorithms,
   type KeyType,
   keyTypeOf,
@@ -14,14 +18,21 @@ import {
   keyTypes,
   parseKeyType,
   publicKeyOf,
-  verifySignature,
 } from '../../../src/crypto/algorithms.ts';
 import { bitString, integer, nothing, objectId, sequence } from '../../../src/crypto/der.ts';
+import { verifySignature } from '../../../src/crypto/signature.ts';
 import { fault } from '../../support/fault.ts';
 
 const spkiOf = (key: ReturnType<typeof createPublicKey>): Buffer => key.export({ format: 'der', type: 'spki' });
 
-for (const type of ['ec-p256', 'ec-p384', 'rsa-2048'] as const satisfies KeyType[]) {
+for (const type of [
+  'ec-p256',
+  'ec-p384',
+  'rsa-2048',
+  'ml-dsa-44',
+  'ml-dsa-65',
+  'ml-dsa-87',
+] as const satisfies KeyType[]) {
   test(`${type}: made, recognised by object and by bytes, signs what its algorithm identifier says`, async () => {
     for (const pair of [generateKey(type), await generateKeyAside(type)]) {
       const spki = spkiOf(pair.publicKey);
@@ -29,12 +40,14 @@ for (const type of ['ec-p256', 'ec-p384', 'rsa-2048'] as const satisfies KeyType
       assert.equal(keyTypeOf(pair.publicKey), type);
       const shape = describeSpki(spki);
       assert.equal(keyTypeOfShape(shape), type);
-      const { hash, signatureAlgorithm, jwa } = keyTypes[type];
+      const { hash, signatureAlgorithm } = keyTypes[type];
       const data = Buffer.from('data');
       const signature = sign(hash, data, pair.privateKey);
       assert.ok(verifySignature(signatureAlgorithm, shape, publicKeyOf(spki), data, signature));
       assert.ok(!verifySignature(signatureAlgorithm, shape, publicKeyOf(spki), Buffer.from('other'), signature));
-      assert.ok(fitsJwtAlgorithm(shape, jwa));
+      const fitting = (Object.keys(jwtAlgorithms) as JwtAlgorithm[]).filter((alg) => fitsJwtAlgorithm(shape, alg));
+      if (isMlDsa(type)) assert.deepEqual(fitting, []);
+      else assert.ok(fitting.includes(classicKeyTypes[type].jwa));
     }
   });
 }
@@ -126,7 +139,7 @@ const badKeys: [name: string, spki: Buffer, why: RegExp][] = [
   ['an even RSA modulus', rsaInfo(Buffer.alloc(256, 0xfe), 3), /modulus/],
   ['an enormous RSA modulus', rsaInfo(Buffer.alloc(3000, 0xff), 3), /more than 2048 bytes/],
   ['RSA without its NULL', sequence(sequence(rsaId), bitString(sequence(integer(odd), integer(3)))), /found the end/],
-  ['DSA', sequence(sequence(objectId('1.2.840.10040.4.1')), bitString(Buffer.of(1))), /not EC, RSA or Ed25519/],
+  ['DSA', sequence(sequence(objectId('1.2.840.10040.4.1')), bitString(Buffer.of(1))), /not EC, RSA, Ed25519 or ML-DSA/],
   ['something after the key', Buffer.concat([rsaInfo(odd, 3), Buffer.of(0)]), /left over/],
 ];
 for (const [name, spki, why] of badKeys) {
@@ -165,4 +178,21 @@ test('JWT-3 exactly the nine algorithms are known, each for its own kind and cur
   assert.ok(!fitsJwtAlgorithm({ kind: 'rsa', bits: 1024 }, 'RS256'));
   assert.ok(!fitsJwtAlgorithm({ kind: 'rsa', bits: 16_384 }, 'PS256'));
   assert.ok(!fitsJwtAlgorithm({ kind: 'ed25519' }, 'ES256'));
+});
+
+test('ML-DSA: another set verifies nothing, a key of the wrong length is none, and a store elsewhere does not hold it', () => {
+  const { privateKey, publicKey } = generateKey('ml-dsa-44');
+  const spki = spkiOf(publicKey);
+  const shape = describeSpki(spki);
+  const data = Buffer.from('data');
+  const signature = sign(null, data, privateKey);
+  assert.ok(verifySignature(keyTypes['ml-dsa-44'].signatureAlgorithm, shape, publicKey, data, signature));
+  assert.ok(!verifySignature(keyTypes['ml-dsa-65'].signatureAlgorithm, shape, publicKey, data, signature));
+  const shorter = Buffer.from(spki);
+  shorter[shorter.indexOf(Buffer.from('60864801650304031 1'.replace(' ', ''), 'hex')) + 8] = 0x12;
+  assert.throws(() => describeSpki(shorter), fault('der/invalid', /an ML-DSA-65 key has 1952 bytes/));
+  assert.throws(
+    () => classicFacts('ml-dsa-65', 'AWS KMS'),
+    fault('state/refused', /AWS KMS cannot hold a key of type "ml-dsa-65"/),
+  );
 });

@@ -9,7 +9,7 @@ import 'reflect-metadata';
 import { X509Crl } from '@peculiar/x509';
 import fc from 'fast-check';
 import { x509Kind } from '../../../server/authority/x509.ts';
-import { type KeyType, keyTypes } from '../../../src/crypto/algorithms.ts';
+import { classicKeyTypes, type KeyType } from '../../../src/crypto/algorithms.ts';
 import { parseCertificate } from '../../../src/crypto/certificate.ts';
 import { prepareIssuer } from '../../../src/crypto/certificate-writer.ts';
 import { crlVerifies, parseCrl, type RevokedCertificate, writeCrl } from '../../../src/crypto/crl.ts';
@@ -34,7 +34,8 @@ async function authority(type: KeyType = 'ec-p256') {
   };
 }
 
-for (const type of Object.keys(keyTypes) as KeyType[]) {
+// The OpenSSL of the machine may be older than ML-DSA.
+for (const type of Object.keys(classicKeyTypes) as KeyType[]) {
   test(`OpenSSL verifies a list of a ${type} authority and reads what was put in`, async () => {
     const ca = await authority(type);
     const der = await ca.list([{ serial: 0xabcdef0123456789n, revokedAt: now }], 300n);
