@@ -21,8 +21,7 @@ export async function follow(
     wake();
   };
   const ends = wakes.map((one) => one(told));
-  const { signal } = call;
-  signal.addEventListener('abort', told, { once: true });
+  const forget = call.onBroken(told);
   let last: Encoded | undefined;
   try {
     for (;;) {
@@ -32,14 +31,15 @@ export async function follow(
         last = message;
         await send(message);
       }
-      signal.throwIfAborted();
+      if (call.broken !== undefined) throw call.broken;
       if (changed) continue;
-      const { promise: woken, resolve } = Promise.withResolvers<void>();
-      wake = resolve;
-      await woken;
-      signal.throwIfAborted();
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      if (call.broken !== undefined) throw call.broken;
     }
   } finally {
+    forget();
     for (const end of ends) end();
   }
 }

@@ -1,22 +1,12 @@
 /**
  * One incoming call: who makes it, what a handler sees of it, and how its outcome goes back. A handler is a plain
- * function over messages; nothing of gRPC's own objects reaches it.
+ * function over messages; nothing of what carries them reaches it.
  */
-import type { EventEmitter } from 'node:events';
-import type {
-  MethodDefinition,
-  ServerDuplexStream,
-  ServerUnaryCall,
-  ServerWritableStream,
-  sendUnaryData,
-  UntypedHandleCall,
-} from '@grpc/grpc-js';
+import type { MethodDefinition } from '@grpc/grpc-js';
 import { asFault, Fault } from '../errors.ts';
 import type { Clock } from '../run/clock.ts';
 import type { Caller } from './caller.ts';
-import { messagesOf } from './messages.ts';
-import type { RefusedMessages } from './refused-messages.ts';
-import { serviceError } from './status.ts';
+import { Encoded } from './encoded.ts';
 
 export interface Call {
   /** The full name, such as `/spire.api.server.agent.v1.Agent/ListAgents`. */
@@ -24,6 +14,10 @@ export interface Call {
   readonly caller: Caller;
   /** Aborted when the caller goes away, its deadline passes, or the server closes; never after the answer was given. */
   readonly signal: AbortSignal;
+  /** Why the call was broken off, as the signal's reason; undefined while it was not. */
+  readonly broken: Fault | undefined;
+  /** As listening to the signal, for a tenth of what one costs: `told` is called once, unless forgotten before. */
+  onBroken(told: () => void): () => void;
   /** A header's first value; undefined when it is absent. */
   metadata(name: string): string | undefined;
   /** Unix milliseconds. */
@@ -40,19 +34,6 @@ export type Send = (message: object) => Promise<void>;
 // biome-ignore lint/suspicious/noExplicitAny: each handler names the generated type of its message.
 export type Handler = (input: any, call: Call, send: Send) => unknown;
 
-/** A message that is already serialised, such as a response that many callers get. */
-export class Encoded {
-  readonly bytes: Buffer;
-  constructor(bytes: Buffer) {
-    this.bytes = bytes;
-  }
-}
-
-/** Marks bytes as a serialised message, which handlers return or send in place of an object. */
-export function encoded(bytes: Buffer): Encoded {
-  return new Encoded(bytes);
-}
-
 export interface CallHooks {
   readonly clock: Clock;
   /** The caller of the connection with this name. */
@@ -61,7 +42,6 @@ export interface CallHooks {
   readonly guard?: ((call: Call) => void | Promise<void>) | undefined;
   /** Told once a call, when its outcome is known: undefined when it worked. */
   readonly onDone?: ((call: Call, fault: Fault | undefined, ms: number) => void) | undefined;
-  readonly refused: RefusedMessages;
   /** Told of a stream that was opened on the connection with this name, and how it is ended; and of its end. */
   opened(connection: string, end: (reason: Fault) => void): void;
   over(connection: string, end: (reason: Fault) => void): void;
@@ -69,121 +49,129 @@ export interface CallHooks {
   closing(): Fault | undefined;
 }
 
-type OutgoingStream = ServerWritableStream<object, Buffer> | ServerDuplexStream<object, Buffer>;
-type Surface = ServerUnaryCall<object, Buffer> | OutgoingStream;
-
-/** Makes what grpc-js wants of a handler. The responses' serialiser has to be `takeBytes`. */
-export function adapt(method: MethodDefinition<object, object>, handler: Handler, hooks: CallHooks): UntypedHandleCall {
-  const encode = (message: unknown): Buffer =>
-    message instanceof Encoded ? message.bytes : method.responseSerialize((message ?? {}) as object);
-  if (!method.responseStream) {
-    if (method.requestStream)
-      throw new Error(`${method.path}: client streams without a response stream are not supported`);
-    return unary(method.path, handler, encode, hooks);
-  }
-  return streaming(method, handler, encode, hooks);
+/** What brings a call and takes its outcome back: HTTP/2 itself (direct-call.ts) or grpc-js's objects (library-call.ts). */
+export interface Carrier {
+  /** The name of the connection. */
+  readonly connection: string;
+  /** Whether nothing can be sent any more: the caller went away, or the carrier ended the call. */
+  readonly isOver: boolean;
+  /** Why the carrier ended the call, if it did. */
+  readonly refusal: Fault | undefined;
+  /** Unix milliseconds. */
+  readonly deadline: number | undefined;
+  /** A header's first value. */
+  header(name: string): string | undefined;
+  /** `told` is called once if the call is over before it was finished or failed. */
+  onOver(told: () => void): void;
+  /** Sends a message. `done` is called when the transport has taken it, or cannot. */
+  send(message: Encoded, done: (isLost: boolean) => void): void;
+  /** Ends the call after what was sent. */
+  finish(): void;
+  fail(fault: Fault): void;
 }
 
-/** The serialiser for messages which `adapt` has encoded already, so that a message that cannot be encoded is a fault. */
-export const takeBytes = (bytes: Buffer): Buffer => bytes;
+/** Takes a call whose request is there: one message, or the messages of a stream. */
+export type Serve = (carrier: Carrier, input: object) => void;
 
-function unary(
-  path: string,
-  handler: Handler,
-  encode: (message: unknown) => Buffer,
-  hooks: CallHooks,
-): UntypedHandleCall {
-  return ((surface: ServerUnaryCall<object, Buffer>, callback: sendUnaryData<Buffer>) => {
-    const call = incoming(path, surface, hooks, true);
-    if (call === undefined) return callback(serviceError(unknownCaller()));
-    const failed = (error: unknown): void => {
-      const fault = call.end(error, true);
-      callback(serviceError(fault as Fault));
-    };
-    const worked = (response: unknown): void => {
-      let bytes: Buffer;
-      try {
-        bytes = encode(response);
-      } catch (error) {
-        failed(error);
-        return;
-      }
-      call.end();
-      callback(null, bytes);
-    };
+/** Makes of a handler what carriers want. */
+export function serve(method: MethodDefinition<object, object>, handler: Handler, hooks: CallHooks): Serve {
+  const encode = (message: unknown): Encoded =>
+    message instanceof Encoded ? message : new Encoded(method.responseSerialize((message ?? {}) as object));
+  if (method.responseStream) return stream(method.path, handler, encode, hooks);
+  if (method.requestStream)
+    throw new Error(`${method.path}: client streams without a response stream are not supported`);
+  return unary(method.path, handler, encode, hooks);
+}
+
+type Encode = (message: unknown) => Encoded;
+
+function unary(path: string, handler: Handler, encode: Encode, hooks: CallHooks): Serve {
+  const failed = (call: IncomingCall, error: unknown): void => call.carrier.fail(call.end(error, true) as Fault);
+  const worked = (call: IncomingCall, response: unknown): void => {
+    let message: Encoded;
+    try {
+      message = encode(response);
+    } catch (error) {
+      failed(call, error);
+      return;
+    }
+    call.end();
+    call.carrier.send(message, nothing);
+    call.carrier.finish();
+  };
+  return (carrier, request) => {
+    const call = incoming(path, carrier, hooks);
+    if (call === undefined) return;
+    carrier.onOver(() => call.abort(callerGone));
     try {
       const gate = hooks.guard?.(call);
       const result =
-        gate instanceof Promise
-          ? gate.then(() => handler(surface.request, call, noStream))
-          : handler(surface.request, call, noStream);
-      if (result instanceof Promise) result.then(worked, failed);
-      else worked(result);
+        gate instanceof Promise ? gate.then(() => handler(request, call, noStream)) : handler(request, call, noStream);
+      if (result instanceof Promise)
+        result.then(
+          (response) => worked(call, response),
+          (error: unknown) => failed(call, error),
+        );
+      else worked(call, result);
     } catch (error) {
-      failed(error);
+      failed(call, error);
     }
-  }) as UntypedHandleCall;
+  };
 }
 
-function streaming(
-  method: MethodDefinition<object, object>,
-  handler: Handler,
-  encode: (message: unknown) => Buffer,
-  hooks: CallHooks,
-): UntypedHandleCall {
-  return (async (surface: OutgoingStream) => {
-    const call = incoming(method.path, surface, hooks, false);
-    if (call === undefined) return surface.emit('error', serviceError(unknownCaller()));
-    const { send, stop } = sender(surface, encode);
-    const { promise: stopped, reject } = Promise.withResolvers<never>();
+function stream(path: string, handler: Handler, encode: Encode, hooks: CallHooks): Serve {
+  return (carrier, input) => {
+    const call = incoming(path, carrier, hooks);
+    if (call === undefined) return;
+    const { send, stop } = sender(carrier, encode);
+    let isSettled = false;
+    const settle = (error?: unknown, failed = false): void => {
+      if (isSettled) return;
+      isSettled = true;
+      const fault = call.end(error, failed);
+      if (!carrier.isOver) {
+        if (fault === undefined) carrier.finish();
+        else carrier.fail(fault);
+      }
+      hooks.over(carrier.connection, end);
+    };
     const end = (reason: Fault): void => {
       call.abort(reason);
       stop(reason);
-      reject(reason);
+      settle(reason, true);
     };
-    stopped.catch(() => {});
-    surface.once('cancelled', () => end(callerGone));
-    hooks.opened(call.connection, end);
+    hooks.opened(carrier.connection, end);
+    carrier.onOver(() => end(callerGone));
     const closing = hooks.closing();
-    if (closing !== undefined) end(closing);
-    const work = async (): Promise<void> => {
-      const gate = hooks.guard?.(call);
-      if (gate instanceof Promise) await gate;
-      await handler('request' in surface ? surface.request : requestsOf(surface), call, send);
-    };
+    if (closing !== undefined) return end(closing);
+    const failed = (error: unknown): void => settle(error, true);
     try {
-      await Promise.race([work(), stopped]);
-      call.end();
-      surface.end();
+      const gate = hooks.guard?.(call);
+      const work = gate instanceof Promise ? gate.then(() => handler(input, call, send)) : handler(input, call, send);
+      if (work instanceof Promise) work.then(() => settle(), failed);
+      else settle();
     } catch (error) {
-      const fault = call.end(error, true);
-      if (!surface.cancelled && fault !== undefined) surface.emit('error', serviceError(fault));
-    } finally {
-      hooks.over(call.connection, end);
+      failed(error);
     }
-    return undefined;
-  }) as unknown as UntypedHandleCall;
+  };
 }
 
 /** A send is done when the transport has taken the message, so that a caller who does not read costs one message. */
-function sender(
-  surface: OutgoingStream,
-  encode: (message: unknown) => Buffer,
-): { send: Send; stop(reason: Fault): void } {
+function sender(carrier: Carrier, encode: Encode): { send: Send; stop(reason: Fault): void } {
   const underWay = new Set<(reason: Fault) => void>();
   const send: Send = (message) => {
     const sent = new Promise<void>((resolve, reject) => {
       const bytes = encode(message);
-      if (surface.cancelled || surface.destroyed || surface.writableEnded) return reject(callerGone);
+      if (carrier.isOver) return reject(callerGone);
       underWay.add(reject);
-      surface.write(bytes, (error: Error | null | undefined) => {
+      carrier.send(bytes, (isLost) => {
         underWay.delete(reject);
-        if (error) reject(callerGone);
+        if (isLost) reject(callerGone);
         else resolve();
       });
     });
     // A handler which does not await its last message must not bring the program down when the caller is gone.
-    sent.catch(() => {});
+    sent.catch(nothing);
     return sent;
   };
   const stop = (reason: Fault): void => {
@@ -193,101 +181,92 @@ function sender(
   return { send, stop };
 }
 
-function requestsOf(surface: ServerDuplexStream<object, Buffer>): AsyncIterable<object> {
-  // Read ahead by one message instead of sixteen: they may be 4 MiB each, and the caller chooses how many streams.
-  const state = (surface as unknown as { _readableState?: { highWaterMark: number } })._readableState;
-  if (state !== undefined) state.highWaterMark = 1;
-  return messagesOf(
-    surface,
-    () => callerGone,
-    () => surface.resume(),
-  );
-}
-
+const nothing = (): void => {};
 const noStream: Send = () => Promise.reject(new Error('this method has one response: return it'));
 
 /** One for all: a workload that wants one message of a stream cancels it after, and each stack would cost 5 us. */
-const callerGone = new Fault('call/cancelled', 'the caller went away');
+export const callerGone = new Fault('call/cancelled', 'the caller went away');
 const unknownCaller = (): Fault => new Fault('caller/unauthenticated', 'the calling process could not be identified');
 
 /** A call that is over before a handler could be given it: nothing can be asked of it. */
 export function refusedCall(method: string, caller: Caller, fault: Fault): Call {
-  return { method, caller, signal: AbortSignal.abort(fault), metadata: () => undefined };
+  return {
+    method,
+    caller,
+    signal: AbortSignal.abort(fault),
+    broken: fault,
+    onBroken: () => nothing,
+    metadata: () => undefined,
+  };
 }
 
-function incoming(path: string, surface: Surface, hooks: CallHooks, isUnary: boolean): IncomingCall | undefined {
-  // The name is read at once: later the connection may be gone, and its name with it.
-  const connection = surface.getPeer();
-  const caller = hooks.callerOf(connection);
-  return caller === undefined ? undefined : new IncomingCall(path, caller, connection, surface, hooks, isUnary);
+/** Undefined, and answered, when nobody is known to be at the other end. */
+function incoming(path: string, carrier: Carrier, hooks: CallHooks): IncomingCall | undefined {
+  const caller = hooks.callerOf(carrier.connection);
+  if (caller !== undefined) return new IncomingCall(path, caller, carrier, hooks);
+  carrier.fail(unknownCaller());
+  return undefined;
 }
 
 /** A class, since one is made for every call and closures for each property would cost more than the call. */
 class IncomingCall implements Call {
   readonly method: string;
   readonly caller: Caller;
-  readonly connection: string;
-  readonly #surface: Surface;
+  readonly carrier: Carrier;
   readonly #hooks: CallHooks;
   readonly #started: number;
-  /** Of a stream, whoever serves it hears of its end and calls abort. */
-  readonly #isUnary: boolean;
   #controller: AbortController | undefined;
-  #stopped: Fault | undefined;
+  #told: Set<() => void> | undefined;
+  #broken: Fault | undefined;
   #ended = false;
 
-  constructor(
-    method: string,
-    caller: Caller,
-    connection: string,
-    surface: Surface,
-    hooks: CallHooks,
-    isUnary: boolean,
-  ) {
+  constructor(method: string, caller: Caller, carrier: Carrier, hooks: CallHooks) {
     this.method = method;
     this.caller = caller;
-    this.connection = connection;
-    this.#surface = surface;
-    this.#isUnary = isUnary;
+    this.carrier = carrier;
     this.#hooks = hooks;
     this.#started = hooks.onDone === undefined ? 0 : hooks.clock.now();
-    hooks.refused.begin(surface, this);
   }
 
-  get ended(): boolean {
-    return this.#ended;
+  get broken(): Fault | undefined {
+    return this.#broken;
   }
 
   /** Made when it is asked for: most calls never do. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
-      if (this.#stopped !== undefined) this.#controller.abort(this.#stopped);
-      else if (this.#surface.cancelled) this.abort(callerGone);
-      else if (this.#isUnary) (this.#surface as EventEmitter).once('cancelled', () => this.abort(callerGone));
+      if (this.#broken !== undefined) this.#controller.abort(this.#broken);
     }
     return this.#controller.signal;
   }
 
+  onBroken(told: () => void): () => void {
+    this.#told ??= new Set();
+    this.#told.add(told);
+    return () => this.#told?.delete(told);
+  }
+
   metadata(name: string): string | undefined {
-    const value = this.#surface.metadata.get(name)[0];
-    return typeof value === 'string' ? value : undefined;
+    return this.carrier.header(name);
   }
 
   get deadline(): number | undefined {
-    const deadline = this.#surface.getDeadline();
-    return deadline === Number.POSITIVE_INFINITY ? undefined : Number(deadline);
+    return this.carrier.deadline;
   }
 
   /** Ends what the handler waits for. */
   abort(reason: Fault): void {
-    this.#stopped ??= reason;
-    if (!this.#ended) this.#controller?.abort(reason);
+    if (this.#ended || this.#broken !== undefined) return;
+    this.#broken = reason;
+    for (const told of this.#told ?? []) told();
+    this.#told = undefined;
+    this.#controller?.abort(reason);
   }
 
   /** Records the outcome, once, and gives it. A call whose caller is gone has that outcome, whatever its handler says. */
   end(error?: unknown, failed = false): Fault | undefined {
-    const fault = this.#surface.cancelled ? this.#cancelled(error, failed) : failed ? asFault(error) : undefined;
+    const fault = this.carrier.isOver ? this.#cancelled(error, failed) : failed ? asFault(error) : undefined;
     if (!this.#ended) {
       this.#ended = true;
       this.#hooks.onDone?.(this, fault, this.#hooks.clock.now() - this.#started);
@@ -296,8 +275,8 @@ class IncomingCall implements Call {
   }
 
   #cancelled(error: unknown, failed: boolean): Fault {
-    const refused = this.#hooks.refused.of(this.#surface);
-    if (refused !== undefined) return refused;
+    const { refusal } = this.carrier;
+    if (refusal !== undefined) return refusal;
     const late = this.deadline !== undefined && this.#hooks.clock.now() >= this.deadline;
     if (!late && (!failed || error === callerGone)) return callerGone;
     const detail =

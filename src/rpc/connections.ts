@@ -1,8 +1,8 @@
 /**
  * The connections of one listener: which caller is behind each, what a connection may cost, and how they end. The sockets
- * are ours; grpc-js speaks HTTP/2 on them.
+ * are ours, the HTTP/2 server on them is grpc-js's; plain calls are taken from it before they become calls of grpc-js.
  */
-import type { Http2Server, ServerHttp2Session } from 'node:http2';
+import type { Http2Server, Http2Session, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Server as NetServer, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
@@ -10,8 +10,10 @@ import { Fault, quote } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
 import { type Random, systemRandom } from '../run/random.ts';
 import { growOld } from './ageing.ts';
-import { adapt, type Call, type CallHooks, type Handler, refusedCall, takeBytes } from './call.ts';
+import { type Call, type CallHooks, type Handler, refusedCall, serve } from './call.ts';
 import type { Caller } from './caller.ts';
+import { type DirectMethod, directCalls } from './direct-call.ts';
+import { adapt, takeBytes } from './library-call.ts';
 import { loadService } from './load.ts';
 import { reflection } from './reflection.ts';
 import { refusedMessages } from './refused-messages.ts';
@@ -127,10 +129,6 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
       if (others?.size === 0) streams.delete(connection);
     },
     closing: () => closing,
-    refused: refusedMessages((method, connection, fault) => {
-      const caller = callers.get(connection);
-      if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
-    }),
     onDone:
       onDone === undefined && onFault === undefined
         ? undefined
@@ -220,8 +218,13 @@ function smaller(limits: Limits, others: Partial<Limits>): Partial<Limits> {
 
 /** A grpc-js server without a listener: connections are handed to it. */
 function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
+  const onRefused = (method: string, connection: string, fault: Fault): void => {
+    const caller = hooks.callerOf(connection);
+    if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
+  };
+  const refused = refusedMessages(onRefused);
   const server = new Server({
-    interceptors: [hooks.refused.interceptor],
+    interceptors: [refused.interceptor],
     'grpc.max_receive_message_length': limits.messageBytes,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': limits.streams,
@@ -237,21 +240,56 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
     streamResetBurst: Math.max(1_000, limits.cancelsPerSecond),
     streamResetRate: limits.cancelsPerSecond,
   });
-  for (const { name, methods } of options.services) addService(server, name, methods, hooks);
+  const methods = new Map<string, DirectMethod>();
+  for (const { name, methods: handlers } of options.services) {
+    const contract = loadService(name);
+    const unknown = Object.keys(handlers).find((method) => !(method in contract));
+    if (unknown !== undefined) throw new Error(`service ${name} has no method ${quote(unknown)}`);
+    const definition: Record<string, unknown> = {};
+    const implementation: UntypedServiceImplementation = {};
+    for (const [method, wire] of Object.entries(contract)) {
+      const served = serve(wire, handlers[method] ?? unimplemented, hooks);
+      definition[method] = { ...wire, responseSerialize: takeBytes };
+      implementation[method] = adapt(wire, served, refused);
+      if (!wire.requestStream) methods.set(wire.path, { decode: wire.requestDeserialize, serve: served });
+    }
+    server.addService(definition as ServiceDefinition, implementation);
+  }
   if (options.reflection === true) {
     for (const { definition, handler } of reflection(options.services.map(({ name }) => name))) {
       server.addService({ m: { ...definition, responseSerialize: takeBytes } } as unknown as ServiceDefinition, {
-        m: adapt(definition, handler, hooks),
+        m: adapt(definition, serve(definition, handler, hooks), refused),
       });
     }
   }
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const names = new WeakMap<Http2Session, string>();
+  const takeDirectly = directCalls({
+    methods,
+    messageBytes: limits.messageBytes,
+    connectionOf: ({ session }) => (session && names.get(session)) ?? '',
+    onRefused,
+  });
   let session: ServerHttp2Session | undefined;
   // The library keeps its HTTP/2 server to itself, and with it what ends a connection without breaking its streams off.
-  for (const http2 of (server as unknown as { http2Servers: Map<Http2Server, unknown> }).http2Servers.keys())
+  const inside = server as unknown as {
+    http2Servers: Map<Http2Server, unknown>;
+    onStreamOpened(stream: ServerHttp2Stream): void;
+  };
+  for (const http2 of inside.http2Servers.keys()) {
     http2.on('session', (made) => {
       session = made;
     });
+    const [library, ...others] = http2.listeners('stream');
+    if (library === undefined || others.length > 0)
+      throw new Error('grpc-js takes its streams in a way that is not known');
+    http2.removeAllListeners('stream');
+    http2.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
+      if (!takeDirectly(stream, headers)) library(stream, headers, ...more);
+      // The library counts the streams of each connection, and closes those that had none for long.
+      else inside.onStreamOpened(stream);
+    });
+  }
   return {
     /** Hands a connection over; it speaks HTTP/2 when this returns. Its calls know it by `name`. */
     inject(through: Duplex, name: string): ServerHttp2Session {
@@ -262,23 +300,11 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
       const socket = made.socket.on('error', () => {});
       Object.defineProperty(socket, 'remoteAddress', { value: name });
       Object.defineProperty(socket, 'remotePort', { value: undefined });
+      names.set(made, name);
       return made;
     },
     destroy: () => injector.destroy(),
   };
-}
-
-function addService(server: Server, name: string, methods: Service['methods'], hooks: CallHooks): void {
-  const contract = loadService(name);
-  const unknown = Object.keys(methods).find((method) => !(method in contract));
-  if (unknown !== undefined) throw new Error(`service ${name} has no method ${quote(unknown)}`);
-  const definition: Record<string, unknown> = {};
-  const implementation: UntypedServiceImplementation = {};
-  for (const [method, wire] of Object.entries(contract)) {
-    definition[method] = { ...wire, responseSerialize: takeBytes };
-    implementation[method] = adapt(wire, methods[method] ?? unimplemented, hooks);
-  }
-  server.addService(definition as ServiceDefinition, implementation);
 }
 
 const unimplemented: Handler = (_input, call) => {

@@ -4,8 +4,9 @@
  */
 import { createRequire } from 'node:module';
 import type { MethodDefinition } from '@grpc/grpc-js';
-import { type Call, encoded, type Handler, type Send } from './call.ts';
+import type { Call, Handler, Send } from './call.ts';
 import { fileDescriptors } from './descriptors.ts';
+import { encoded } from './encoded.ts';
 
 interface Answerer {
   answer(request: Buffer): Buffer;

@@ -18,8 +18,9 @@ import { whenOpened } from './path-authority.ts';
 import { listenOnPath } from './socket-path.ts';
 import { type KernelPorts, linux, peerOf, type UnixPeer } from './unix-peer.ts';
 
-export { type Call, type Encoded, encoded, type Handler, type Send } from './call.ts';
+export type { Call, Handler, Send } from './call.ts';
 export type { Limits, ServeOptions, Service } from './connections.ts';
+export { type Encoded, encoded } from './encoded.ts';
 
 export interface UnixOptions extends ServeOptions {
   readonly path: string;

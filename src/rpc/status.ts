@@ -69,19 +69,32 @@ export function itemStatus(thrown: unknown): { code: number; message: string } {
 /** The outcome of an item that worked. */
 export const itemOk = { code: 0, message: 'OK' } as const;
 
-/** A Fault as gRPC sends it. */
+/** A Fault as grpc-js is told of it. */
 export function serviceError(fault: Fault): ServiceError {
   const details = peerText(fault);
   const metadata = new Metadata();
+  const encoded = detailsOf(fault, details);
+  if (encoded !== undefined) metadata.set(detailsTrailer, encoded);
+  return Object.assign(new Error(details), { code: fault.status as number, details, metadata });
+}
+
+/** A Fault as the trailers in which it travels. */
+export function trailersOf(fault: Fault): Record<string, string | number> {
+  const details = peerText(fault);
+  const trailers: Record<string, string | number> = { 'grpc-status': fault.status, 'grpc-message': encodeURI(details) };
+  const encoded = detailsOf(fault, details);
+  if (encoded !== undefined) trailers[detailsTrailer] = encoded.toString('base64');
+  return trailers;
+}
+
+/** The google.rpc.Status of a fault that says more than its text. */
+function detailsOf(fault: Fault, message: string): Buffer | undefined {
   const found: object[] = [];
   if (fault.reason !== undefined) found.push(detail(deniedType, { reason: fault.reason }));
   if (fault.info !== undefined) found.push(detail(infoType, fault.info));
   if (fault.retryAfterMs !== undefined) found.push(detail(retryType, { retry_delay: duration(fault.retryAfterMs) }));
-  if (found.length > 0) {
-    const status = { code: fault.status, message: details, details: found };
-    metadata.set(detailsTrailer, messageCodec('google.rpc.Status').encode(status));
-  }
-  return Object.assign(new Error(details), { code: fault.status as number, details, metadata });
+  if (found.length === 0) return undefined;
+  return messageCodec('google.rpc.Status').encode({ code: fault.status, message, details: found });
 }
 
 /** What a call that failed is to its caller. A reason that cannot be read is as good as none. */

@@ -13,6 +13,8 @@ const call = (uid: number, pid: number): Call => ({
   method: '/SpiffeWorkloadAPI/FetchX509SVID',
   caller: { kind: 'unix', peer: { uid, gid: uid, pid, alive: () => true, close() {} } },
   signal: new AbortController().signal,
+  broken: undefined,
+  onBroken: () => () => {},
   metadata: () => undefined,
 });
 const exceeded = (error: unknown): boolean => error instanceof Fault && error.code === 'limit/exceeded';

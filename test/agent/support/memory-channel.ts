@@ -4,9 +4,10 @@
  */
 
 import { asFault, Fault } from '../../../src/errors.ts';
-import { type Call, Encoded } from '../../../src/rpc/call.ts';
+import type { Call } from '../../../src/rpc/call.ts';
 import type { Caller } from '../../../src/rpc/caller.ts';
 import type { CallOptions, Channel } from '../../../src/rpc/connect.ts';
+import { Encoded } from '../../../src/rpc/encoded.ts';
 import { loadService } from '../../../src/rpc/load.ts';
 import type { Service } from '../../../src/rpc/serve.ts';
 import { faultOfCall, serviceError } from '../../../src/rpc/status.ts';
@@ -23,10 +24,18 @@ export function memoryChannel(services: readonly Service[], caller: Caller, guar
     if (definition === undefined) throw new Error(`no method ${service}/${method}`);
     const ended = new AbortController();
     const signals = [ended.signal, ...(signal === undefined ? [] : [signal])];
+    const broken = AbortSignal.any(signals);
     const call: Call = {
       method: definition.path,
       caller,
-      signal: AbortSignal.any(signals),
+      signal: broken,
+      get broken() {
+        return broken.aborted ? broken.reason : undefined;
+      },
+      onBroken(told) {
+        broken.addEventListener('abort', told, { once: true });
+        return () => broken.removeEventListener('abort', told);
+      },
       metadata: (name) => metadata?.[name],
     };
     const handler = services.find(({ name }) => name === service)?.methods[method];

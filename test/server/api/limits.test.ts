@@ -15,6 +15,8 @@ function caller(address: string, more: object = {}): Call {
     method: '/m',
     caller: { kind: 'tls', address, chain: [] },
     signal,
+    broken: undefined,
+    onBroken: () => () => {},
     metadata: () => undefined,
     ...more,
   } as Call;
