@@ -96,8 +96,9 @@ export const serverTable = {
     classicKeyType,
     'caKeyType',
     (of) => {
-      const type = of('caKeyType') as KeyType;
-      return isMlDsa(type) ? 'ec-p256' : type;
+      // Undefined when it is wrong, which is told elsewhere.
+      const type = of('caKeyType') as KeyType | undefined;
+      return type === undefined || isMlDsa(type) ? 'ec-p256' : type;
     },
     'The key type of JWT authorities; `ec-p256` beside a CA of ML-DSA, which no token may be signed with.',
   ),
