@@ -72,6 +72,7 @@ export const peers: readonly Peer[] = [
   ours('mtls'),
   ours('load'),
   ours('delegate'),
+  ours('broker'),
   {
     name: 'grpcurl',
     tier: 1,

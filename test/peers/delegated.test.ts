@@ -75,3 +75,41 @@ test("SPIRE's generated client of the Delegated Identity API gets SVIDs, their r
     const { stdout } = await run(peerPath('peer-delegate'), ['bundles', ...socket]);
     assert.match(stdout, /PermissionDenied/);
   }));
+
+test("a delegate's streams of SVIDs and bundles go through a rotation of the authority by hand: every state verifies", () =>
+  withPlace(async (place) => {
+    const server = await startServer('mutual', place, 'server');
+    const program = place.path('bin', 'delegate');
+    copyFileSync(peerPath('peer-delegate'), program);
+    await createEntry(server, delegate, alias, [`unix:path:${program}`]);
+    await createEntry(server, target, alias, [selector]);
+    await startAgent('mutual', place, 'agent', server, {
+      bundle: await writeBundle(server),
+      joinToken: await joinToken(server, alias),
+      config: { authorizedDelegates: [delegate] },
+    });
+    const socket = ['-socket', place.path('agent', 'a', 'admin.sock')];
+    const following = await place.start('follow', program, ['follow', ...socket, '-selector', selector]);
+    const first = await following.event('state', ({ verified }) => verified);
+    const [old] = first.authorities as string[];
+    assert.deepEqual([first.ids, first.signers], [[target], [old]]);
+
+    const step = (...words: string[]) => admin(server, 'localauthority', 'x509', ...words);
+    const prepared = await step('prepare');
+    const next: string = prepared.prepared_authority.authority_id;
+    await following.event('state', ({ authorities }) => authorities.includes(next) && authorities.includes(old));
+    await step('activate', '-authorityID', next);
+    // Until an authority is tainted, what it signed stays.
+    await step('taint', '-authorityID', old!);
+    await following.event('state', ({ signers }) => signers[0] === next);
+    await step('revoke', '-authorityID', old!);
+    const last = await following.event('state', ({ authorities }) => !authorities.includes(old));
+    assert.deepEqual([last.ids, last.signers, last.authorities, last.verified], [[target], [next], [next], true]);
+    const states = following.events('state');
+    const from = states.findIndex(({ verified }) => verified);
+    assert.deepEqual(
+      states.slice(from).filter(({ verified }) => !verified),
+      [],
+    );
+    assert.deepEqual(following.events('error'), []);
+  }));
