@@ -11,13 +11,14 @@ import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { type SpiffeId, serverId } from '../src/spiffe/id.ts';
 import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
 import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } from './authority/authority.ts';
+import { bridgeFrom } from './authority/bridge.ts';
 import { distrustedRoots } from './authority/distrust.ts';
 import { announcedJwt, followUpstream, publishUpward } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
 import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
 import { type WitSigner, witKind } from './authority/wit.ts';
-import { crossSigned, upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
+import { upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
 import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
 import type { Store } from './store/store.ts';
@@ -97,17 +98,13 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
 
   let renewal = 0;
   let signedBy = '';
-  /**
-   * The active authority's certificate as the old one signs it, for the server's own chain: an agent that was away while
-   * authorities changed trusts only the old one, and has to reach its server to learn of the new one.
-   */
-  async function bridgeFromOld(signer: X509Signer): Promise<readonly Buffer[]> {
-    // Under an upstream authority agents trust what stands above, and that has not changed.
-    if (signer.chain.length > 0) return [];
-    const { old } = x509.state();
+  /** The old authority by which the server's chain may be verified too. */
+  let bridgedBy: string | undefined;
+  async function bridge(): Promise<readonly Buffer[]> {
+    const { active, old } = x509.state();
     const key = old && (await ports.keys.get(old.keyId));
-    if (!old || !key || old.notAfter <= clock.now()) return [];
-    return [await crossSigned(signer, old, key, random)];
+    if (!active || !old || !key) return [];
+    return bridgeFrom(old, key, { slot: active, signer: x509.signer.value }, clock.now(), random);
   }
   async function makeServerSvid(): Promise<ServerSvid> {
     const { privateKey, publicKey } = await generateKeyAside('ec-p256');
@@ -120,10 +117,11 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
       dnsNames: [],
     };
     const svid = await issueX509Svid(signer, profile, clock.now(), random);
-    const bridge = await bridgeFromOld(signer);
+    const way = await bridge();
     renewal = serverRenewAt(svid);
     signedBy = signer.authorityId;
-    return { id, chain: [...svid.chain, ...bridge], key: privateKey, notAfter: svid.notAfter };
+    bridgedBy = way.length > 0 ? x509.state().old?.id : undefined;
+    return { id, chain: [...svid.chain, ...way], key: privateKey, notAfter: svid.notAfter };
   }
   const serverSvid = live(await makeServerSvid());
 
@@ -151,6 +149,8 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   /** Whether the authority behind the server's SVID is the active one, or an old one that nothing speaks against. */
   function signerIsGood(): boolean {
     const { active, old } = x509.state();
+    // A bridge from what is revoked leads nobody to this server who should come.
+    if (bridgedBy !== undefined && old?.id !== bridgedBy) return false;
     return active?.id === signedBy || (old?.id === signedBy && !old.tainted);
   }
 

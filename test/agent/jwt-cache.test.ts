@@ -163,6 +163,28 @@ test('tokens of a tainted key are dropped', async () => {
   rig.stop();
 });
 
+test('a token that was on its way while its key was tainted is given to who asked, and not kept', async () => {
+  const rig = await rigWith();
+  const arrived = Promise.withResolvers<void>();
+  rig.server.instead.set('NewJWTSVID', async (usual) => {
+    const token = usual();
+    await arrived.promise;
+    return token;
+  });
+  const asked = rig.fetch('x');
+  const bundle = rig.server.bundles.get(parseTrustDomain('example.org'))!;
+  const jwtAuthorities = bundle.jwtAuthorities.map((one) => ({ ...one, tainted: true }));
+  rig.server.putBundle({ ...bundle, sequence: 2n, jwtAuthorities });
+  await rig.clock.advance(0);
+  arrived.resolve();
+  const late = await asked;
+  rig.server.instead.delete('NewJWTSVID');
+  assert.equal(rig.jwts.size, 0);
+  assert.equal(rig.jwts.usesKey(bundle.jwtAuthorities[0]!.keyId), false);
+  assert.notEqual((await rig.fetch('x')).token, late.token);
+  rig.stop();
+});
+
 test('no more tokens are kept than configured', async () => {
   const rig = await rigWith({}, { jwtCapacity: 3 });
   for (let audience = 0; audience < 10; audience++) await rig.fetch(`${audience}`);

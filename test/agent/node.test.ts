@@ -277,3 +277,20 @@ test('a tainted authority behind the SVID makes the agent renew at once, and onc
   assert.ok(again >= 2 && again <= 4, `${again} times`);
   rig.stop();
 });
+
+test('a taint that came before the agent was started again makes it renew at once, and once', async () => {
+  const rig = nodeRig();
+  await rig.make().start(rig.signal, false);
+  const [kept] = rig.saved as NodeRecord[];
+  const [authority] = rig.ownBundle.value.x509Authorities;
+  rig.ownBundle.set({ ...rig.ownBundle.value, x509Authorities: [{ ...authority!, tainted: true }], sequence: 2n });
+  const again = rig.make(kept);
+  await again.start(rig.signal, false);
+  rig.run(again);
+  await rig.clock.advance(0);
+  assert.equal(rig.server.count('RenewAgent'), 1);
+  await rig.clock.advance(minute / 3);
+  assert.equal(rig.server.count('RenewAgent'), 1);
+  assert.equal(rig.server.count('AttestAgent'), 1, 'it is the same agent');
+  rig.stop();
+});

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { test } from 'node:test';
 import { Fault } from '../../src/errors.ts';
-import { parseTrustDomain } from '../../src/spiffe/id.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';
 import { agentRig, id } from './support/agent-rig.ts';
+import { domain } from './support/fake-server.ts';
 
 const minute = 60_000;
 const unreachable = new Fault('peer/unavailable', 'cannot reach the server');
@@ -243,7 +243,7 @@ test('SVIDs behind a tainted authority are replaced at once, and once', async ()
   rig.server.put({ id: 'a' });
   await rig.start();
   const first = rig.cache.svids.get('a');
-  const bundle = rig.server.bundles.get(parseTrustDomain('example.org'))!;
+  const bundle = rig.server.bundles.get(domain)!;
   rig.server.putBundle({
     ...bundle,
     sequence: 2n,
@@ -259,6 +259,33 @@ test('SVIDs behind a tainted authority are replaced at once, and once', async ()
   await rig.clock.advance(60_000);
   assert.notEqual(rig.cache.svids.get('a'), second);
   rig.stop();
+});
+
+test('SVIDs that were kept on disk are replaced at once when their authority was tainted meanwhile, others are not', async () => {
+  const before = await agentRig();
+  before.server.put({ id: 'a' });
+  await before.start();
+  before.stop();
+  const kept = before.cache.svids.get('a')!;
+  for (const tainted of [true, false]) {
+    const rig = await agentRig({
+      svids: [kept],
+      world: { entries: before.cache.entries, bundles: new Map(), position: 0n, logId: '' },
+      before(server) {
+        server.authority = before.server.authority;
+        const bundle = before.server.bundles.get(domain)!;
+        const x509Authorities = bundle.x509Authorities.map((one) => ({ ...one, tainted }));
+        server.bundles.set(domain, { ...bundle, x509Authorities });
+        server.entries.set('a', before.server.entries.get('a')!);
+      },
+    });
+    await rig.start();
+    const now = rig.cache.svids.get('a')!;
+    assert.equal(now.pkcs8.equals(kept.pkcs8), !tainted);
+    await rig.clock.advance(minute / 3);
+    assert.equal(rig.cache.svids.get('a'), now, 'once');
+    rig.stop();
+  }
 });
 
 test('beyond its capacity the cache keeps what is followed, and drops what was used least lately', async () => {

@@ -105,3 +105,32 @@ test('below an upstream authority: a tainted root is left by agent and workload 
   );
   await again.close();
 });
+
+for (const below of [false, true])
+  test(`an agent that was away while ${below ? 'the root above' : 'the authority'} was replaced comes back by the old one, as who it was`, async (t) => {
+    const files = await upstreamFiles(Date.now());
+    t.after(files.close);
+    const pair = await startPair(t, below ? { server: files.flags } : {});
+    await pair.admin.createEntry('/web');
+    const stream = pair.watchX509();
+    await stream.next();
+    await stream.close();
+    await pair.stopAgent();
+    await files.rotate();
+    const { prepared_authority: next } = await pair.admin.call(authority, 'PrepareX509Authority', {});
+    await pair.admin.call(authority, 'ActivateX509Authority', { authority_id: next.authority_id });
+    const { old } = await pair.admin.call(authority, 'GetX509AuthorityState', {});
+    await (below
+      ? pair.admin.call(authority, 'TaintX509UpstreamAuthority', {
+          subject_key_id: old.upstream_authority_subject_key_id,
+        })
+      : pair.admin.call(authority, 'TaintX509Authority', { authority_id: old.authority_id }));
+
+    await pair.startAgent();
+    const again = pair.watchX509();
+    const isNew = ({ leaf }: SvidUpdate) => leaf.authorityKeyId!.toString('hex') === next.authority_id;
+    while (!isNew((await pair.pass(again.next(), 1000))[0]!)) {}
+    await again.close();
+    const { agents } = await pair.admin.call('spire.api.server.agent.v1.Agent', 'ListAgents', {});
+    assert.equal(agents.length, 1, 'it did not attest anew');
+  });
