@@ -129,17 +129,23 @@ export function upstreamX509Kind(
   distrusted: DistrustedRoots,
   upstream: SteadyUpstream,
 ): AuthorityKind<X509Signer> {
+  /** The request of the last key: it may wait long, and is not signed anew at each look. */
+  let last: { readonly spki: Buffer; readonly csr: Buffer } | undefined;
+  async function requestOf(key: Key): Promise<Buffer> {
+    if (last?.spki.equals(key.publicKey)) return last.csr;
+    // The same subject whenever the same key asks.
+    const serial = hash('sha256', key.publicKey, 'buffer').subarray(0, 16);
+    const asked = { uri: trustDomainId(trustDomain), subject: caName(subject, serial), authority: true };
+    last = { spki: key.publicKey, csr: await writeCsr(key, asked, (info) => key.sign(info, 'der')) };
+    return last.csr;
+  }
   return {
     ...x509Kind(trustDomain, subject, lifetime, random, distrusted),
     isRemote: true,
     suits: ({ upstream }) => upstream !== undefined && distrusted.of(upstream.id) === undefined,
 
     async make(key) {
-      // The same subject whenever the same key asks.
-      const serial = hash('sha256', key.publicKey, 'buffer').subarray(0, 16);
-      const asked = { uri: trustDomainId(trustDomain), subject: caName(subject, serial) };
-      const csr = await writeCsr(key, asked, (info) => key.sign(info, 'der'));
-      const { path } = await upstream.mint(csr, key.publicKey, lifetime, distrusted.of);
+      const { path } = await upstream.mint(await requestOf(key), key.publicKey, lifetime, distrusted.of);
       const { certificate, intermediates, root, rootId, notAfter } = path;
       return {
         id: authorityId(certificate),

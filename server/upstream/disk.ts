@@ -5,7 +5,7 @@
 import type { KeyObject } from 'node:crypto';
 import { createPublicKey, sign } from 'node:crypto';
 import { keyTypeOf, keyTypes } from '../../src/crypto/algorithms.ts';
-import { type Certificate, isSignedBy, KeyUsage, parseCertificate } from '../../src/crypto/certificate.ts';
+import { type Certificate, KeyUsage } from '../../src/crypto/certificate.ts';
 import {
   basicConstraints,
   keyUsage,
@@ -15,13 +15,15 @@ import {
   writeCertificate,
 } from '../../src/crypto/certificate-writer.ts';
 import { parseCsr } from '../../src/crypto/csr.ts';
-import { pemDecode, readPrivateKeyPem } from '../../src/crypto/pem.ts';
+import { readPrivateKeyPem } from '../../src/crypto/pem.ts';
 import { newSerial } from '../../src/crypto/serial.ts';
 import { Fault, quote } from '../../src/errors.ts';
-import { readFileOf, readSecretFile } from '../../src/keys/secret-file.ts';
+import { readSecretFile } from '../../src/keys/secret-file.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
+import type { X509Authority } from '../../src/spiffe/bundle.ts';
 import { svidValidity } from '../../src/spiffe/lifetime.ts';
+import { certificatesIn, isRoot, readCertificate, rootsIn, untainted } from './certificate-files.ts';
 import type { Upstream } from './upstream.ts';
 
 export interface DiskUpstreamOptions {
@@ -35,22 +37,22 @@ export function diskUpstream(
   options: DiskUpstreamOptions,
   { clock, random }: { clock: Clock; random: Random },
 ): Upstream {
-  async function readChain(): Promise<{ issuer: Certificate; above: readonly Buffer[]; roots: readonly Buffer[] }> {
+  async function readChain(): Promise<{
+    issuer: Certificate;
+    above: readonly Buffer[];
+    roots: readonly X509Authority[];
+  }> {
     const chain = await certificatesIn(options.certFile, 'upstream certificate');
-    const issuer = parsed(chain[0] as Buffer, options.certFile);
-    if (options.bundleFile !== undefined) {
-      const roots = await certificatesIn(options.bundleFile, 'upstream roots');
-      for (const root of roots) parsed(root, options.bundleFile);
-      return { issuer, above: chain, roots };
-    }
-    if (!isSignedBy(issuer, issuer)) {
+    const issuer = readCertificate(chain[0] as Buffer, options.certFile);
+    if (options.bundleFile !== undefined) return { issuer, above: chain, roots: await rootsIn(options.bundleFile) };
+    if (!isRoot(issuer)) {
       throw new Fault(
         'upstream/refused',
         `the certificate in ${quote(options.certFile)} did not sign itself, so it is no root`,
         { hint: 'Give upstream.disk.bundleFile, with the roots it leads to.' },
       );
     }
-    return { issuer, above: [], roots: [issuer.der] };
+    return { issuer, above: [], roots: [untainted(issuer.der)] };
   }
 
   return {
@@ -87,29 +89,12 @@ export function diskUpstream(
         },
         (tbs) => sign(keyTypes[keyTypeOf(key)].hash, tbs, key),
       );
-      return { chain: [der, ...above], roots: roots.map(untainted) };
+      return { chain: [der, ...above], roots };
     },
     async state() {
-      return { x509Authorities: (await readChain()).roots.map(untainted) };
+      return { x509Authorities: (await readChain()).roots };
     },
   };
-}
-
-const untainted = (certificate: Buffer) => ({ certificate, tainted: false });
-
-async function certificatesIn(path: string, what: string): Promise<Buffer[]> {
-  return pemDecode(await readFileOf(path, what), 'CERTIFICATE', `${what} ${quote(path)}`);
-}
-
-function parsed(der: Buffer, path: string): Certificate {
-  try {
-    return parseCertificate(der);
-  } catch (error) {
-    throw new Fault('upstream/refused', `${quote(path)} holds a certificate that cannot be read`, {
-      detail: (error as Error).message,
-      cause: error,
-    });
-  }
 }
 
 async function keyOf(path: string, issuer: Certificate, certFile: string): Promise<KeyObject> {

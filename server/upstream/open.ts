@@ -2,6 +2,7 @@
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
+import { csrUpstream } from './csr.ts';
 import { diskUpstream } from './disk.ts';
 import type { UpstreamName, UpstreamOptions } from './options.ts';
 import { spireUpstream } from './spire.ts';
@@ -20,6 +21,7 @@ type Open = (options: UpstreamOptions, ports: UpstreamPorts) => Upstream | Promi
 /** The rules of the options see to it that the section of the chosen one is there. */
 const upstreams: Readonly<Record<UpstreamName, Open>> = {
   disk: ({ disk }, ports) => diskUpstream(disk!, ports),
+  csr: ({ csr }) => csrUpstream(csr!),
   spire: ({ spire }, ports) => spireUpstream(spire!, ports),
 };
 

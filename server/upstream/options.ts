@@ -2,7 +2,7 @@
 import { choice, hostPort, path, socketPath } from '../../src/config/kinds.ts';
 import { type OptionsOf, optional, optionalSection, type Rule, required, section, setting } from '../../src/config.ts';
 
-const names = ['none', 'disk', 'spire'] as const;
+const names = ['none', 'disk', 'spire', 'csr'] as const;
 export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
 
 export const upstreamSection = section(
@@ -28,14 +28,40 @@ export const upstreamSection = section(
         ),
       },
     ),
+    csr: optionalSection(
+      'Somebody signs by hand: the request goes out in a file, and the certificate comes in by one.',
+      {
+        requestFile: required(path, 'The PEM file that this server writes its request to.'),
+        certFile: required(
+          path,
+          'The PEM file to put the signed certificate in, and after it those between it and a root.',
+        ),
+        bundleFile: optional(path, 'The PEM file of the roots. Needed when the last certificate there is no root.'),
+      },
+    ),
   },
 );
 
 export type UpstreamOptions = OptionsOf<typeof upstreamSection.table>;
 
-const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire' };
+const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire', csr: 'csr' };
 
-export const upstreamRules: readonly Rule<{ readonly upstream: UpstreamOptions }>[] = [
+interface Ruled {
+  readonly upstream: UpstreamOptions;
+  readonly keys: { readonly store: string };
+}
+
+export const upstreamRules: readonly Rule<Ruled>[] = [
+  {
+    needs: ['upstream.authority', 'keys.store'],
+    check({ upstream, keys }, report) {
+      if (upstream.authority === 'csr' && keys.store === 'memory')
+        report.fault(
+          'keys.store',
+          'is memory: its keys end with the server, and each would have to be signed by hand anew',
+        );
+    },
+  },
   {
     needs: ['upstream.authority'],
     check({ upstream }, report) {

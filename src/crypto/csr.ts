@@ -6,8 +6,8 @@
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { Fault } from '../errors.ts';
 import { describeSpki, type KeyShape, type KeyType, keyTypeOf, keyTypes, publicKeyOf } from './algorithms.ts';
-import { commonNameOf, readGeneralNames } from './certificate.ts';
-import { name, subjectAltName } from './certificate-writer.ts';
+import { commonNameOf, KeyUsage, readGeneralNames } from './certificate.ts';
+import { basicConstraints, keyUsage, name, subjectAltName } from './certificate-writer.ts';
 import {
   bitString,
   type Cursor,
@@ -158,6 +158,8 @@ interface Asked {
   readonly dnsNames?: readonly string[];
   /** A DER Name; C=US, O=SPIRE when absent. */
   readonly subject?: Buffer;
+  /** Asks for a certificate authority, in words for whoever signs by hand. */
+  readonly authority?: boolean;
 }
 
 /** Makes a request signed by `key`, of one of the key types we make. @param asked the names wished for */
@@ -183,9 +185,10 @@ export async function writeCsr(
 function requestInfo(spki: Buffer, asked: Asked): Buffer {
   const uris = asked.uri === undefined ? [] : [asked.uri];
   const dnsNames = asked.dnsNames ?? [];
-  const wishes =
-    uris.length + dnsNames.length === 0
-      ? []
-      : [sequence(objectId(extensionRequest), set(sequence(subjectAltName({ uris, dnsNames, critical: false }))))];
+  const extensions = [
+    ...(asked.authority ? [basicConstraints({ ca: true }), keyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign)] : []),
+    ...(uris.length + dnsNames.length > 0 ? [subjectAltName({ uris, dnsNames, critical: false })] : []),
+  ];
+  const wishes = extensions.length === 0 ? [] : [sequence(objectId(extensionRequest), set(sequence(...extensions)))];
   return sequence(integer(0), asked.subject ?? defaultSubject, spki, context(0, wishes));
 }
