@@ -128,7 +128,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     );
     const lists = revocationLists({ store, world, keys, clock, log });
     const { requirePostQuantum } = options.tls;
-    const above = await openUpstream(options.upstream, { clock, random, trustDomain, requirePostQuantum });
+    const above = await openUpstream(options.upstream, { clock, random, log, trustDomain, requirePostQuantum });
     const upstream = above && steadyUpstream(above, trustDomain, ports);
     undo.push(() => upstream?.close());
     const authorities = await startAuthorities(options, {

@@ -1,4 +1,6 @@
 /** From the options of the server to its upstream authority: one row for each. */
+
+import type { Log } from '../../src/log.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
@@ -7,10 +9,12 @@ import { diskUpstream } from './disk.ts';
 import type { UpstreamName, UpstreamOptions } from './options.ts';
 import { spireUpstream } from './spire.ts';
 import type { Upstream } from './upstream.ts';
+import { vaultUpstream } from './vault.ts';
 
 export interface UpstreamPorts {
   readonly clock: Clock;
   readonly random: Random;
+  readonly log: Log;
   readonly trustDomain: TrustDomain;
   /** Whether every connection needs a hybrid post-quantum key exchange. */
   readonly requirePostQuantum: boolean;
@@ -23,6 +27,7 @@ const upstreams: Readonly<Record<UpstreamName, Open>> = {
   disk: ({ disk }, ports) => diskUpstream(disk!, ports),
   csr: ({ csr }) => csrUpstream(csr!),
   spire: ({ spire }, ports) => spireUpstream(spire!, ports),
+  vault: ({ vault }, ports) => vaultUpstream(vault!, ports),
 };
 
 /** Opens what `upstream.authority` names; undefined for `none`. Throws `config/invalid`. */

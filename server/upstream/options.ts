@@ -1,8 +1,10 @@
 /** The options of upstream authorities. */
+
+import { mountPath, vaultLogin } from '../../src/config/keys.ts';
 import { choice, hostPort, path, socketPath } from '../../src/config/kinds.ts';
 import { type OptionsOf, optional, optionalSection, type Rule, required, section, setting } from '../../src/config.ts';
 
-const names = ['none', 'disk', 'spire', 'csr'] as const;
+const names = ['none', 'disk', 'spire', 'csr', 'vault'] as const;
 export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
 
 export const upstreamSection = section(
@@ -39,12 +41,18 @@ export const upstreamSection = section(
         bundleFile: optional(path, 'The PEM file of the roots. Needed when the last certificate there is no root.'),
       },
     ),
+    vault: optionalSection('An authority in the PKI engine of Vault or OpenBao.', {
+      ...vaultLogin,
+      pkiPath: setting(mountPath, 'pki', 'Where the PKI engine is mounted.'),
+      issuer: setting(mountPath, 'default', 'The name of the issuer that signs.'),
+      bundleFile: optional(path, 'The PEM file of the roots. Needed when the engine does not hold its root.'),
+    }),
   },
 );
 
 export type UpstreamOptions = OptionsOf<typeof upstreamSection.table>;
 
-const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire', csr: 'csr' };
+const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire', csr: 'csr', vault: 'vault' };
 
 interface Ruled {
   readonly upstream: UpstreamOptions;

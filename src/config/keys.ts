@@ -31,7 +31,8 @@ const gcpKeyRing: Kind<string> = {
   },
 };
 
-const mountPath: Kind<string> = {
+/** Where an engine of Vault is mounted. */
+export const mountPath: Kind<string> = {
   ...text,
   read(given) {
     const plain = text.read(given);

@@ -15,9 +15,29 @@ export interface VaultAnswer {
   readonly data: { readonly [name: string]: unknown };
 }
 
+/** How failures are told, for what the session is needed for: a store of keys, or an authority. */
+export interface VaultWords {
+  /** Where its options are: `keys.vault`. */
+  readonly section: string;
+  /** For the log: `key store`. */
+  readonly what: string;
+  unreachable(detail: unknown, why?: string): Fault;
+  refused(doing: string, detail: unknown): Fault;
+  garbled(what: string, detail?: unknown): Fault;
+}
+
+/** Of a store of keys. */
+export const keyStoreWords: VaultWords = {
+  section: 'keys.vault',
+  what: 'key store',
+  unreachable: (detail, why) => unreachable('Vault', detail, why),
+  refused: (doing, detail) => refused('Vault', doing, detail),
+  garbled: (what, detail) => garbled('Vault', what, detail),
+};
+
 export interface VaultSession {
   /**
-   * Calls `/v1/<path>`. Gives the answer for 2xx and 404; throws `keys/unavailable` for everything else.
+   * Calls `/v1/<path>`. Gives the answer for 2xx and 404; throws in the session's words for everything else.
    * @param method GET, POST, DELETE, or LIST, which is sent as a GET that every proxy knows
    * @param doing for messages: `signing`
    */
@@ -34,7 +54,6 @@ interface Token {
   readonly renewable: boolean;
 }
 
-const name = 'Vault';
 const backoff: Backoff = { first: 1_000, most: 60_000, factor: 2 };
 /** A session is not logged in more often than this, milliseconds: refusals may have other reasons. */
 const loginAtMostEvery = 5_000;
@@ -45,10 +64,14 @@ export function renewAfter(lease: number): number {
   return Math.max(Math.floor((lease * 2) / 3), 1_000);
 }
 
-/** Logs in. Throws `config/invalid` for what cannot be read, `keys/unavailable` for what Vault refuses. */
-export async function openVault(options: VaultOptions, ports: RemotePorts): Promise<VaultSession> {
+/** Logs in. Throws `config/invalid` for what cannot be read, and in the words given for what Vault refuses. */
+export async function openVault(
+  options: VaultOptions,
+  ports: RemotePorts,
+  words: VaultWords = keyStoreWords,
+): Promise<VaultSession> {
   const { clock, random, log } = ports;
-  let client = await connect(options);
+  let client = await connect(options, words);
   const ended = new AbortController();
   let cancelRenewal = (): void => {};
   let lastLogin = Number.NEGATIVE_INFINITY;
@@ -74,11 +97,10 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
         signal: signal ?? ended.signal,
       })
       .catch((error: unknown) => {
-        throw unreachable(name, `${options.address}: ${String(error)}`);
+        throw words.unreachable(`${options.address}: ${String(error)}`);
       });
     if (answer.body === undefined && answer.status !== 204 && answer.status !== 403)
-      throw garbled(
-        name,
+      throw words.garbled(
         'something else than Vault does',
         `${options.address}: status ${answer.status}, no JSON object`,
       );
@@ -102,25 +124,31 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
       const value = await readSecret(
         { value: options.token, file: options.tokenFile },
         'token of Vault',
-        'Give keys.vault.tokenFile or MUTUAL_KEYS_VAULT_TOKEN.',
+        `Give ${words.section}.tokenFile or ${variable(words.section, 'TOKEN')}.`,
       );
       const { status, body } = await ask('GET', 'auth/token/lookup-self', undefined, signal, value);
-      if (status !== 200) throw refused(name, 'its token', errorsIn(body, status));
+      if (status !== 200) throw words.refused('its token', errorsIn(body, status));
       const data = objectOf(body.data);
       return tokenOf(value, data.ttl, data.renewable);
     }
     if (options.login === 'certificate') {
       // A renewed client certificate is taken up at the next login.
       const old = client;
-      client = await connect(options);
+      client = await connect(options, words);
       old.close();
     }
     const mount =
       options.loginPath ?? { approle: 'approle', certificate: 'cert', kubernetes: 'kubernetes' }[options.login];
-    const { status, body } = await ask('POST', `auth/${mount}/login`, await credentials(options), signal, undefined);
-    if (status !== 200) throw refused(name, `the login by ${options.login}`, errorsIn(body, status));
+    const { status, body } = await ask(
+      'POST',
+      `auth/${mount}/login`,
+      await credentials(options, words),
+      signal,
+      undefined,
+    );
+    if (status !== 200) throw words.refused(`the login by ${options.login}`, errorsIn(body, status));
     const auth = objectOf(body.auth);
-    if (typeof auth.client_token !== 'string') throw garbled(name, 'a login without a token');
+    if (typeof auth.client_token !== 'string') throw words.garbled('a login without a token');
     return tokenOf(auth.client_token, auth.lease_duration, auth.renewable);
   }
 
@@ -140,8 +168,12 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
         (error: unknown) => {
           if (ended.signal.aborted) return;
           log.warn(
-            { store: name, reason: (error as Error).message, ...(error instanceof Fault && { detail: error.detail }) },
-            'session with the key store not renewed',
+            {
+              store: 'Vault',
+              reason: (error as Error).message,
+              ...(error instanceof Fault && { detail: error.detail }),
+            },
+            `session with the ${words.what} not renewed`,
           );
           schedule(failures + 1);
         },
@@ -183,10 +215,10 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
             continue;
           }
         }
-        if (answer.status === 503) throw unreachable(name, said, 'is sealed or not ready');
+        if (answer.status === 503) throw words.unreachable(said, 'is sealed or not ready');
         if (answer.status >= 500 || answer.status === 429 || answer.status === 412)
-          throw unreachable(name, said, 'failed');
-        throw refused(name, doing, said);
+          throw words.unreachable(said, 'failed');
+        throw words.refused(doing, said);
       }
     },
     close() {
@@ -197,11 +229,11 @@ export async function openVault(options: VaultOptions, ports: RemotePorts): Prom
   };
 }
 
-async function connect(options: VaultOptions): Promise<JsonClient> {
+async function connect(options: VaultOptions, { section }: VaultWords): Promise<JsonClient> {
   const certificate = options.login === 'certificate';
   if (certificate && (options.certificateFile === undefined || options.keyFile === undefined)) {
     throw new Fault('config/invalid', 'the certificate login to Vault has no certificate', {
-      hint: 'Give keys.vault.certificateFile and keys.vault.keyFile.',
+      hint: `Give ${section}.certificateFile and ${section}.keyFile.`,
     });
   }
   try {
@@ -222,25 +254,25 @@ async function connect(options: VaultOptions): Promise<JsonClient> {
 }
 
 /** What a login sends. Files are read at each login: they are rotated. */
-async function credentials(options: VaultOptions): Promise<object> {
+async function credentials(options: VaultOptions, { section }: VaultWords): Promise<object> {
   switch (options.login) {
     case 'approle':
       if (options.roleId === undefined)
         throw new Fault('config/invalid', 'the AppRole login to Vault has no role ID', {
-          hint: 'Give keys.vault.roleId.',
+          hint: `Give ${section}.roleId.`,
         });
       return {
         role_id: options.roleId,
         secret_id: await readSecret(
           { value: options.secretId, file: options.secretIdFile },
           'secret ID of the AppRole',
-          'Give keys.vault.secretIdFile or MUTUAL_KEYS_VAULT_SECRET_ID.',
+          `Give ${section}.secretIdFile or ${variable(section, 'SECRET_ID')}.`,
         ),
       };
     case 'kubernetes':
       if (options.role === undefined)
         throw new Fault('config/invalid', 'the Kubernetes login to Vault has no role', {
-          hint: 'Give keys.vault.role.',
+          hint: `Give ${section}.role.`,
         });
       return {
         role: options.role,
@@ -252,6 +284,9 @@ async function credentials(options: VaultOptions): Promise<object> {
       return options.role === undefined ? {} : { name: options.role };
   }
 }
+
+/** The variable of a secret: `MUTUAL_KEYS_VAULT_TOKEN`. */
+const variable = (section: string, name: string): string => `MUTUAL_${section.replace('.', '_').toUpperCase()}_${name}`;
 
 function objectOf(value: unknown): { readonly [name: string]: unknown } {
   return typeof value === 'object' && value !== null ? (value as { [name: string]: unknown }) : {};
