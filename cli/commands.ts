@@ -147,6 +147,11 @@ export const commands: readonly Listed[] = [
     async () => (await import('./watch.ts')).watch,
     ['api watch'],
   ),
+  listed(
+    'broker watch',
+    'Follow the X.509-SVIDs of other workloads, as their broker',
+    async () => (await import('./broker-watch.ts')).brokerWatch,
+  ),
   listed('health', 'Ask the server or the agent whether it is well', async () => (await import('./health.ts')).health, [
     'healthcheck',
   ]),
