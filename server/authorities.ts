@@ -16,6 +16,8 @@ import { distrustedRoots } from './authority/distrust.ts';
 import { announcedJwt, followUpstream, publishUpward } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
+import { retireSlots } from './authority/slots-document.ts';
+import type { SharedKeys } from './authority/token-keys.ts';
 import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
 import { type WitSigner, witKind } from './authority/wit.ts';
 import { upstreamX509Kind, type X509Signer, x509Kind } from './authority/x509.ts';
@@ -48,6 +50,8 @@ export interface Authorities {
   readonly publishUpward: ((key: JwtAuthority) => Promise<Bundle>) | undefined;
   /** Does what time demands of all of them; called every few seconds. */
   keepFresh(): Promise<void>;
+  /** Throws `keys/lost` while one of them cannot sign. */
+  check(): void;
 }
 
 export interface AuthoritiesPorts {
@@ -58,6 +62,8 @@ export interface AuthoritiesPorts {
   readonly log: Log;
   /** Tells this server's journal from those of others on the same database. */
   readonly serverName: string;
+  /** The keys of the JWT and WIT authorities where all servers share them, see `openSharedTokenKeys`. */
+  readonly sharedTokenKeys?: SharedKeys | undefined;
   /** See `AuthorityPorts.beforePublished`. */
   readonly beforeX509Published?: AuthorityPorts['beforePublished'];
   /** What signs the X.509 authorities, when they are no roots. */
@@ -86,13 +92,26 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   const ownJwt = jwtKind(caTtl, random);
   const roots = upstreamRoots({ journal: store.journal, bundle, distrusted, x509, log });
   const kindOfJwt = upstream?.publishes ? announcedJwt(ownJwt, upstream, bundle, clock) : ownJwt;
+  const ofAllServers = ports.sharedTokenKeys && {
+    keys: ports.sharedTokenKeys.keys,
+    shared: ports.sharedTokenKeys.place,
+  };
   const jwt = options.disableJwtSvids
     ? undefined
-    : await startAuthority(kindOfJwt, { ...shared, keyType: options.jwtKeyType });
+    : await startAuthority(kindOfJwt, { ...shared, ...ofAllServers, keyType: options.jwtKeyType });
   const { witSvids } = options;
   const wit = witSvids.enabled
-    ? await startAuthority(witKind(caTtl, random), { ...shared, keyType: witSvids.keyType ?? options.jwtKeyType })
+    ? await startAuthority(witKind(caTtl, random), {
+        ...shared,
+        ...ofAllServers,
+        keyType: witSvids.keyType ?? options.jwtKeyType,
+      })
     : undefined;
+  if (ports.sharedTokenKeys) {
+    // What this server signed with before they were shared.
+    for (const kind of ['jwt', 'wit'])
+      for (const key of await retireSlots(store.journal, `${kind}@${ports.serverName}`)) await ports.keys.remove(key);
+  }
   const refreshHint = Math.floor(options.refreshHint / 1000);
   await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));
 
@@ -180,6 +199,9 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     roots,
     isBelow: upstream !== undefined,
     publishUpward: upstream?.publishes ? (key) => publishUpward(key, upstream, bundle, clock) : undefined,
+    check() {
+      for (const authority of [x509, jwt, wit]) authority?.check();
+    },
     async keepFresh() {
       const failures: unknown[] = [];
       // One that cannot be done must not keep the others from being done.

@@ -184,6 +184,11 @@ export const serverTable = {
       'disk',
       '`disk` keeps them in `<dataDir>/keys.json`, mode 0600; `memory` makes new authorities at each start; the others keep them where they cannot be read, see [keys](keys.md).',
     ),
+    shareJwt: setting(
+      toggle,
+      false,
+      'Whether all servers of the database sign JWT-SVIDs, and WIT-SVIDs, with one key, see [keys](keys.md#few-keys). With `store: disk` it lies in the database, sealed by `seal`; else in the key store, which must be one and the same for all.',
+    ),
     seal: sealSection,
     ...keyManagerSections,
   }),
@@ -211,6 +216,19 @@ const rules: readonly Rule<ServerOptions>[] = [
             `SVIDs will be cut short near the end of an authority; use at most ${printDuration(longest)} or a longer caTtl`,
         );
       }
+    },
+  },
+  {
+    needs: ['keys.store', 'keys.shareJwt', 'keys.seal.by'],
+    check({ keys }, report) {
+      if (!keys.shareJwt) return;
+      if (keys.store === 'memory')
+        report.fault('keys.shareJwt', 'needs a key store that outlives this process; keys.store is memory');
+      if (keys.store === 'disk' && keys.seal === undefined)
+        report.fault(
+          'keys.shareJwt',
+          'puts the key into the database, where it must be sealed: give keys.seal, the same on all servers',
+        );
     },
   },
   {

@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import type { HostPort } from '../src/config/kinds.ts';
 import { Fault, quote, Status } from '../src/errors.ts';
 import type { KeyStore } from '../src/keys/key-store.ts';
-import { openKeys } from '../src/keys/open.ts';
+import { openKeys, openSealer } from '../src/keys/open.ts';
 import type { RootLog } from '../src/log.ts';
 import { callMetrics } from '../src/observe/calls.ts';
 import { observe } from '../src/observe/http.ts';
@@ -39,6 +39,7 @@ import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
 import { startAuthorities } from './authorities.ts';
+import { openSharedTokenKeys } from './authority/token-keys.ts';
 import { type Begun, begin } from './begin.ts';
 import type { ServerOptions } from './config.ts';
 import { watchers } from './entries/watchers.ts';
@@ -103,7 +104,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     undo.push(() => store.close());
     await store.claim(trustDomain);
     const owner = { trustDomain, server: serverName, dataDir: options.dataDir };
-    const keys = ports.keys ?? (await openKeys(options.keys, owner, ports));
+    const seal = ports.keys ? undefined : await openSealer(options.keys, ports);
+    const sharedTokenKeys = await openSharedTokenKeys(options, owner, store.journal, { ...ports, seal });
+    undo.push(() => sharedTokenKeys?.keys.close?.());
+    const keys = ports.keys ?? (await openKeys(options.keys, owner, { ...ports, seal }));
     if (!ports.keys) undo.push(() => keys.close?.());
 
     const running = tasks();
@@ -139,6 +143,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       log,
       serverName,
       beforeX509Published: lists.publish,
+      sharedTokenKeys,
       upstream,
     });
     await world.reach();
@@ -178,6 +183,14 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       random,
       log,
     };
+    world.onChange((change) => {
+      // Another server may have changed what is shared, which is no reason to wait until the next look at it.
+      if (!sharedTokenKeys || change.kind !== 'bundle' || change.trustDomain !== trustDomain) return;
+      for (const authority of [authorities.jwt, authorities.wit])
+        void authority
+          ?.catchUp()
+          .catch((error: unknown) => log.error({ error }, 'shared authority not looked at; it is tried again'));
+    });
     const watching = watchers(world, trustDomain);
     world.onChange((change, old) => watching.tell(change, old));
     world.onChange((change) => {
@@ -261,7 +274,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     const observing = await observe(options, {
       clock,
       live: { 'change log': () => {} },
-      ready: { store: () => store.ping(), keys: () => keys.check?.() },
+      ready: { store: () => store.ping(), keys: () => keys.check?.(), authorities: authorities.check },
       // What was issued goes on working without it: it is told, and takes no server out of service.
       told: upstream && { upstream: () => upstream.check() },
       collected,

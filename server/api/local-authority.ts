@@ -25,7 +25,8 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
         return { [field]: slotToWire(slot) };
       };
     return {
-      [`Get${kind}AuthorityState`]() {
+      [`Get${kind}AuthorityState`]: async () => {
+        await authority().catchUp();
         const { active, prepared, old } = authority().state();
         return {
           ...(active && { active: slotToWire(active) }),

@@ -14,7 +14,8 @@ import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { backdate, caActivateAt, caPrepareAt } from '../../src/spiffe/lifetime.ts';
 import type { Journal } from '../store/store.ts';
 import type { OwnBundle } from './own-bundle.ts';
-import { activate, prepare, readSlots, revoke, type Slot, type Slots, taint } from './slots.ts';
+import { activate, prepare, revoke, type Slot, type Slots, taint } from './slots.ts';
+import { Overtaken, sharedHolder, slotsDocument } from './slots-document.ts';
 
 /** What differs between kinds of authority. */
 export interface AuthorityKind<Signer> {
@@ -53,6 +54,8 @@ export interface AuthorityPorts {
   readonly random: Random;
   readonly log: Log;
   readonly serverName: string;
+  /** Given when all servers of the database sign with this authority; says where they share its keys. */
+  readonly shared?: 'database' | 'elsewhere' | undefined;
   readonly keyType: KeyType;
   /** Called with each new authority when the journal names it and the bundle does not carry it yet. */
   readonly beforePublished?: (slot: Slot, key: Key) => Promise<void>;
@@ -64,10 +67,10 @@ export interface Authority<Signer> {
   /** The signer to use right now. */
   readonly signer: Live<Signer>;
   state(): Slots;
-  /** Whether there is a prepared authority that could sign. */
-  isPrepared(): Promise<boolean>;
-  /** Makes and publishes a new authority beside the active one. */
-  prepare(): Promise<Slot>;
+  /** Takes what other servers did with it, where it is shared: at once, and not within seconds. */
+  catchUp(): Promise<void>;
+  /** Makes and publishes a new authority beside the active one, unless there is a usable one that `keep` is true for. */
+  prepare(keep?: (prepared: Slot) => boolean): Promise<Slot>;
   activate(id: string): Promise<Slot>;
   taint(id: string): Promise<Slot>;
   revoke(id: string): Promise<Revoked>;
@@ -77,12 +80,48 @@ export interface Authority<Signer> {
   taintBelow(rootId: string): Promise<void>;
   /** Forgets the old authority if it leads to this root, which nobody trusts any more. */
   forgetRoot(rootId: string): Promise<void>;
-  /** Does what time demands: prepares, activates. Called every few seconds. */
+  /** Does what time and lost keys demand: prepares, activates. Called every few seconds. */
   keepFresh(): Promise<void>;
+  /** Throws `keys/lost` while it cannot sign because its key is gone, as the last look has found. */
+  check(): void;
 }
 
 /** For an authority of another kind to be known everywhere before it signs, milliseconds. */
 const spreadTime = 60_000;
+const hour = 3_600_000;
+/** Each time it was overtaken, another server has got on. */
+const mostTries = 20;
+
+/** The name of a new key says when it was made. */
+const newKeyName = (prefix: string, now: number, random: Random): string =>
+  `${prefix}-${now.toString(16).padStart(12, '0')}${random.bytes(8).toString('hex')}`;
+/** Unix milliseconds; 0 for a name of before. */
+const madeAt = (name: string): number => Number.parseInt(/-([0-9a-f]{12})[0-9a-f]{16}$/.exec(name)?.[1] ?? '0', 16);
+
+async function stillSigns(key: Key): Promise<boolean> {
+  try {
+    await key.sign(Buffer.from('is it there'), 'der');
+    return true;
+  } catch (error) {
+    if (error instanceof Fault && error.code === 'keys/lost') return false;
+    throw error;
+  }
+}
+
+function lostKey(name: string, { keyId }: Slot): Fault {
+  return new Fault('keys/lost', `the ${name} authority has lost its key ${quote(keyId)}; a new one is being made`);
+}
+
+function keyElsewhere(name: string, { keyId, notAfter }: Slot): Fault {
+  return new Fault(
+    'keys/lost',
+    `the ${name} authority that all servers share has a key that is not in this key store`,
+    {
+      hint: `Let all servers have one key store. If the key was deleted, a server that still runs replaces it; when none does, start without keys.shareJwt until ${new Date(notAfter).toISOString()}.`,
+      detail: `the key is called ${keyId}`,
+    },
+  );
+}
 
 /** Whether what failed is the authority above this server, which has been told of where it happened. */
 export function isUpstreamFault(error: unknown): boolean {
@@ -94,24 +133,12 @@ export async function startAuthority<Signer>(
   kind: AuthorityKind<Signer>,
   ports: AuthorityPorts,
 ): Promise<Authority<Signer>> {
-  const { journal, keys, bundle, clock, random, log, serverName, keyType } = ports;
-  const document = `${kind.prefix}@${serverName}`;
-  const stored = await journal.get(document);
-  let version = stored?.version ?? 0;
-  let slots = stored ? readSlots(stored.text, document) : {};
-
-  /** What a write whose outcome is unknown would have stored. */
-  let attempted: string | undefined;
+  const { journal, keys, bundle, clock, random, log, serverName, shared, keyType } = ports;
+  const document = `${kind.prefix}@${shared ? sharedHolder : serverName}`;
+  const stored = await slotsDocument(journal, document, shared !== undefined);
+  let { slots } = stored;
   async function save(next: Slots): Promise<void> {
-    attempted = JSON.stringify(next);
-    const written = await journal.put(document, attempted, version);
-    attempted = undefined;
-    if (!written) {
-      throw new Fault('state/refused', `the journal ${quote(document)} was changed by another process`, {
-        hint: 'Two servers share one data directory: give each its own.',
-      });
-    }
-    version++;
+    await stored.save(next);
     slots = next;
   }
 
@@ -145,7 +172,7 @@ export async function startAuthority<Signer>(
   async function nextKey(): Promise<Key> {
     const asked = slots.requested === undefined ? undefined : await keys.get(slots.requested);
     if (asked?.type === keyType) return asked;
-    const key = await keys.generate(`${kind.prefix}-${random.bytes(8).toString('hex')}`, keyType);
+    const key = await keys.generate(newKeyName(kind.prefix, clock.now(), random), keyType);
     if (kind.isRemote) await save({ ...slots, requested: key.id });
     if (asked) await keys.remove(asked.id);
     return key;
@@ -155,7 +182,10 @@ export async function startAuthority<Signer>(
     const key = await nextKey();
     const slot: Slot = { ...(await kind.make(key, clock.now())), keyId: key.id, tainted: false };
     const forgotten = slots.prepared;
-    await save(prepare(slots, slot));
+    await save(prepare(slots, slot)).catch(async (error: unknown) => {
+      if (error instanceof Overtaken) await keys.remove(key.id);
+      throw error;
+    });
     await ports.beforePublished?.(slot, key);
     await announce(slot).catch((error: unknown) => {
       // It is in the journal: it is announced and published as soon as that can be done.
@@ -175,7 +205,19 @@ export async function startAuthority<Signer>(
   }
 
   let writer: LiveWriter<Signer> | undefined;
+  let trouble: Fault | undefined;
+  /** The authority whose loss has been logged. */
+  let missed: string | undefined;
+  let signing: { readonly slot: Slot; readonly key: Key } | undefined;
+  function signWith(slot: Slot, key: Key): void {
+    const signer = kind.signer(slot, key);
+    signing = { slot, key };
+    trouble = undefined;
+    if (writer) writer.set(signer);
+    else writer = live(signer);
+  }
   async function makeActive(id: string): Promise<Slot> {
+    if (shared && slots.active?.id === id) return slots.active;
     const next = activate(slots, id, kind.name);
     const slot = next.active as Slot;
     const key = await keyOf(slot);
@@ -188,38 +230,43 @@ export async function startAuthority<Signer>(
     const forgotten = slots.old;
     // It may have been prepared while the bundle could not be written: nothing signs before it is published.
     await announce(slot);
-    await publish((before) => kind.publish(before, slot));
-    const signer = kind.signer(slot, key);
+    await publish((before) => {
+      // Nothing that it signed is valid: verifiers have one key less to keep.
+      const isOver = shared && forgotten && forgotten.notAfter <= clock.now();
+      const rest = isOver ? kind.withdraw(before, forgotten) : undefined;
+      return kind.publish(rest ?? before, slot) ?? rest;
+    });
     await save(next);
-    if (writer) writer.set(signer);
-    else writer = live(signer);
+    signWith(slot, key);
     if (forgotten) await keys.remove(forgotten.keyId);
     log.info({ authority: slot.id }, `${kind.name} authority activated`);
     return slot;
   }
 
-  // First start, lost keys or an expired authority: there must be one that signs.
-  const now = clock.now();
-  const activeKey = await keyOf(slots.active);
-  if (slots.active && slots.active.notBefore > now) {
-    throw new Fault(
-      'state/refused',
-      `the clock says ${new Date(now).toISOString()}, before the active ${kind.name} authority became valid at ${new Date(slots.active.notBefore).toISOString()}`,
-      { hint: 'Set the clock of this machine, then start the server again.' },
-    );
-  }
-  const usable = slots.active && activeKey && slots.active.notAfter > now && !kind.condemns?.(slots.active);
-  await publishSlots().catch((error: unknown) => {
-    // What signs can go on, and was told to those above before: they may be away now.
-    if (!usable || !isUpstreamFault(error)) throw error;
-    unpublished = true;
-  });
-  if (slots.active && activeKey && usable) {
-    writer = live(kind.signer(slots.active, activeKey));
-  } else {
-    if (slots.active)
+  /** First start, lost keys or an expired authority: there must be one that signs. */
+  async function begin(): Promise<void> {
+    const now = clock.now();
+    const { active } = slots;
+    const activeKey = await keyOf(active);
+    if (active && active.notBefore > now) {
+      throw new Fault(
+        'state/refused',
+        `the clock says ${new Date(now).toISOString()}, before the active ${kind.name} authority became valid at ${new Date(active.notBefore).toISOString()}`,
+        { hint: 'Set the clock of this machine, then start the server again.' },
+      );
+    }
+    const usable = active && activeKey && active.notAfter > now && !kind.condemns?.(active);
+    // Making another would take it from those who have it, and they from us, for ever.
+    if (active && !activeKey && active.notAfter > now && shared === 'elsewhere') throw keyElsewhere(kind.name, active);
+    await publishSlots().catch((error: unknown) => {
+      // What signs can go on, and was told to those above before: they may be away now.
+      if (!usable || !isUpstreamFault(error)) throw error;
+      unpublished = true;
+    });
+    if (usable) return signWith(active, activeKey);
+    if (active)
       log.warn(
-        { authority: slots.active.id },
+        { authority: active.id },
         `${kind.name} authority is expired, its key is gone or its root is revoked: making a new one`,
       );
     const { prepared } = slots;
@@ -227,29 +274,46 @@ export async function startAuthority<Signer>(
     const ready = isReady ? prepared : await makePrepared();
     await makeActive(ready.id);
   }
-  const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId)).add(slots.requested);
-  for (const key of await keys.list()) {
-    if (key.id.startsWith(`${kind.prefix}-`) && !named.has(key.id)) await keys.remove(key.id);
+
+  /** Removes keys that no slot names: a crash came between the making of one and its naming. */
+  async function removeStrayKeys(): Promise<void> {
+    const named = new Set([slots.active, slots.prepared, slots.old].map((slot) => slot?.keyId)).add(slots.requested);
+    for (const { id } of await keys.list()) {
+      if (!id.startsWith(`${kind.prefix}-`) || named.has(id)) continue;
+      // Another server may be about to name it.
+      if (shared && clock.now() - madeAt(id) < hour) continue;
+      await keys.remove(id);
+    }
   }
 
-  /** When the answer to a write was lost and the write was not, the journal is ahead of us: go on from there. */
-  async function takeLostWrite(): Promise<void> {
-    if (attempted === undefined) return;
-    const found = await journal.get(document);
-    const lost = found?.version === version + 1 && found.text === attempted;
-    attempted = undefined;
-    if (!lost) return;
-    version++;
-    slots = readSlots(found.text, document);
+  /** Goes on from what the journal holds: the answer to a write was lost, or another server has written. */
+  async function catchUp(): Promise<void> {
+    if (!(await stored.catchUp())) return;
+    slots = stored.slots;
     unpublished = true;
     const key = await keyOf(slots.active);
-    if (key) writer?.set(kind.signer(slots.active as Slot, key));
+    if (key) signWith(slots.active as Slot, key);
   }
+
+  /** The database decides which of several servers is first; the others look again. */
+  async function untilFirst<T>(step: () => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      await catchUp();
+      try {
+        return await step();
+      } catch (error) {
+        if (!(error instanceof Overtaken) || tries === mostTries) throw error;
+      }
+    }
+  }
+
+  await untilFirst(begin);
+  await removeStrayKeys();
 
   // One step at a time: operators, the clock and start-up never interleave.
   let turn: Promise<unknown> = Promise.resolve();
   function inTurn<T>(step: () => Promise<T>): Promise<T> {
-    const result = turn.then(takeLostWrite).then(step);
+    const result = turn.then(() => untilFirst(step));
     turn = result.catch(() => {});
     return result;
   }
@@ -258,13 +322,17 @@ export async function startAuthority<Signer>(
     document,
     signer: writer as Live<Signer>,
     state: () => slots,
-    isPrepared: () => inTurn(() => isUsable(slots.prepared)),
-    prepare: () => inTurn(makePrepared),
+    catchUp: () => inTurn(async () => {}),
+    prepare: (keep) =>
+      inTurn(async () => {
+        const { prepared } = slots;
+        return prepared && keep?.(prepared) && (await isUsable(prepared)) ? prepared : makePrepared();
+      }),
     activate: (id) => inTurn(() => makeActive(id)),
     taint: (id) =>
       inTurn(async () => {
         // A taint that failed half way, in the journal and not in the bundle, is finished by asking again.
-        const halfDone = unpublished && slots.old?.id === id && slots.old.tainted;
+        const halfDone = (unpublished || shared) && slots.old?.id === id && slots.old.tainted;
         if (!halfDone) await save(taint(slots, id, kind.name));
         const slot = slots.old as Slot;
         await publish((before) => kind.publish(before, slot));
@@ -313,16 +381,44 @@ export async function startAuthority<Signer>(
         const now = clock.now();
         const active = slots.active as Slot;
         if (unpublished) await publish(() => undefined);
-        const unsuited = kind.suits?.(active) === false;
+        const key = await lookForKey(active);
+        const unsuited = key !== 'there' || kind.suits?.(active) === false;
         if (!unsuited && now < caPrepareAt(active)) return;
         if (!(await isUsable(slots.prepared))) await makePrepared();
         const prepared = slots.prepared as Slot;
         const changeAt = unsuited
           ? Math.min(prepared.notBefore + backdate + spreadTime, caActivateAt(active))
           : caActivateAt(active);
-        if (now >= changeAt) await makeActive(prepared.id);
+        if (now >= changeAt || key === 'gone') await makeActive(prepared.id);
       }),
+    check() {
+      if (trouble) throw trouble;
+    },
   };
+
+  /** Where the key of the active authority is; `held`: in this process, which can sign with it until it ends. */
+  async function lookForKey(active: Slot): Promise<'there' | 'held' | 'gone'> {
+    const key = await keyOf(active);
+    if (key) {
+      if (signing?.slot.id !== active.id) signWith(active, key);
+      trouble = undefined;
+      return 'there';
+    }
+    if (shared && signing?.slot.id !== active.id) {
+      // Another server made it, with a key that is not to be had here: that one must not be taken from the others.
+      trouble = keyElsewhere(kind.name, active);
+      throw trouble;
+    }
+    const canSign = signing?.slot.id === active.id && (await stillSigns(signing.key));
+    if (missed !== active.id)
+      log.error(
+        { authority: active.id, lost: active.keyId },
+        `${kind.name} authority has lost its key: making a new one`,
+      );
+    missed = active.id;
+    trouble = canSign ? undefined : lostKey(kind.name, active);
+    return canSign ? 'held' : 'gone';
+  }
 
   /** A clock that jumped far, a lost key or another configuration leave a prepared authority that is of no use. */
   async function isUsable(slot: Slot | undefined): Promise<boolean> {

@@ -9,7 +9,8 @@ import { type Clock, sleep } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import type { Authority } from '../authority/authority.ts';
-import { readSlots, type Slot, type Slots } from '../authority/slots.ts';
+import { readSlots, type Slots } from '../authority/slots.ts';
+import { knownWithin, sharedHolder } from '../authority/slots-document.ts';
 import type { UpstreamRoots } from '../authority/upstream-roots.ts';
 import type { World } from '../entries/world.ts';
 import type { Journal, Store } from '../store/store.ts';
@@ -20,6 +21,7 @@ import {
   begin,
   goalOf,
   hasDone,
+  holderOf,
   type Kind,
   kindOf,
   type Mode,
@@ -113,29 +115,39 @@ export function conduct(ports: ConductPorts): Conduct {
     for (const [document, part] of Object.entries(rotation.parts)) {
       const authority = held(document);
       if (authority === undefined || part.leftOut) continue;
+      await authority.catchUp();
       const now = () => stepsDone(rotation, part, authority.state());
       const upTo = steps.indexOf(rotation.step);
       if (now() === 0) {
         // What was prepared before an emergency may be known to whoever the emergency is about.
-        const usable = rotation.mode === 'planned' && (await authority.isPrepared());
-        const next = usable ? (authority.state().prepared as Slot) : await authority.prepare();
+        const next = await authority.prepare(({ id }) => rotation.mode === 'planned' || id !== part.before);
         await edit((before) =>
-          before?.id === rotation.id ? withNext(before, document, next, clock.now()) : undefined,
+          before?.id === rotation.id && before.parts[document]?.next !== next.id
+            ? withNext(before, document, next, clock.now())
+            : undefined,
         );
         // What the others prepared counts too from here on: gone on with at the next look.
         continue;
       }
-      if (upTo >= 1 && now() === 1) await authority.activate(part.next as string);
+      const doStep = async (step: () => Promise<unknown>): Promise<void> => {
+        const before = now();
+        await step().catch(async (error: unknown) => {
+          // Of an authority that is shared, another server may have done the step meanwhile.
+          await authority.catchUp();
+          if (now() === before) throw error;
+        });
+      };
+      if (upTo >= 1 && now() === 1) await doStep(() => authority.activate(part.next as string));
       if (upTo >= 2 && now() === 2) {
-        await (part.fromRoot === undefined
-          ? authority.taint(part.from)
-          : authorities.roots.ensureTainted(part.fromRoot));
+        await doStep(() =>
+          part.fromRoot === undefined ? authority.taint(part.from) : authorities.roots.ensureTainted(part.fromRoot),
+        );
         await authorities.keepFresh();
       }
       if (upTo >= 3 && now() === 3) {
-        await (part.fromRoot === undefined
-          ? authority.revoke(part.from)
-          : authorities.roots.ensureRevoked(part.fromRoot));
+        await doStep(() =>
+          part.fromRoot === undefined ? authority.revoke(part.from) : authorities.roots.ensureRevoked(part.fromRoot),
+        );
       }
     }
   }
@@ -186,7 +198,11 @@ export function conduct(ports: ConductPorts): Conduct {
       if (coverage.uncovered.length > 0)
         return `${coverage.covered} of ${coverage.agents} agents have left the old authorities`;
       const kinds = new Set(Object.keys(parts).map(kindOf));
-      const left = mode === 'planned' && kinds.has('jwt') ? longestToken() - (clock.now() - rotation.activatedAt) : 0;
+      const since = clock.now() - rotation.activatedAt;
+      // Of those that share a key, the others learn that it is replaced from the database.
+      const late = Object.keys(parts).some((document) => holderOf(document) === sharedHolder) ? knownWithin : 0;
+      if (since < late) return `all servers have ${Math.ceil((late - since) / 1000)} s to sign with the new shared key`;
+      const left = mode === 'planned' && kinds.has('jwt') ? longestToken() + late - since : 0;
       if (left > 0) return `JWT-SVIDs that the old key signed are in use for ${Math.ceil(left / 1000)} s`;
     }
     return undefined;
@@ -242,11 +258,11 @@ export function conduct(ports: ConductPorts): Conduct {
             const next = preparedAgain(urgent);
             return next === before ? undefined : next;
           }
-          const active: Record<string, Slot> = {};
+          const active: Record<string, Slots> = {};
           for (const [document, held] of slots) {
             const wanted = kinds.length === 0 || kinds.includes(kindOf(document));
             // What has expired signs nothing and is trusted by nobody; its server makes a new one when it comes back.
-            if (wanted && held.active && held.active.notAfter > clock.now()) active[document] = held.active;
+            if (wanted && held.active && held.active.notAfter > clock.now()) active[document] = held;
           }
           return begin(random.uuid(), mode, active, clock.now());
         });

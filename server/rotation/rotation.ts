@@ -36,6 +36,8 @@ export interface Part {
   /** The one that comes, once it is prepared. */
   readonly next?: string;
   readonly nextRoot?: string;
+  /** What was prepared when the rotation began: in an emergency it does not count. */
+  readonly before?: string;
   /** Its server did not follow, and an operator went on without it. */
   readonly leftOut?: true;
 }
@@ -43,13 +45,17 @@ export interface Part {
 export const kindOf = (document: string): Kind => document.slice(0, document.indexOf('@')) as Kind;
 export const holderOf = (document: string): string => document.slice(document.indexOf('@') + 1);
 
-/** Begins: every authority that signs now is to go. Throws `state/refused` when there is none. */
-export function begin(id: string, mode: Mode, active: Readonly<Record<string, Slot>>, now: number): Rotation {
+/**
+ * Begins: every authority that signs now is to go. Throws `state/refused` when there is none.
+ * @param slots of the authorities to replace, by journal
+ */
+export function begin(id: string, mode: Mode, slots: Readonly<Record<string, Slots>>, now: number): Rotation {
   const parts = Object.fromEntries(
-    Object.entries(active).map(([document, { id: from, upstream }]) => [
-      document,
-      { from, ...(upstream && { fromRoot: upstream.id }) },
-    ]),
+    Object.entries(slots).flatMap(([document, { active, prepared }]): [string, Part][] => {
+      if (!active) return [];
+      const root = active.upstream && { fromRoot: active.upstream.id };
+      return [[document, { from: active.id, ...root, ...(prepared && { before: prepared.id }) }]];
+    }),
   );
   if (Object.keys(parts).length === 0) throw new Fault('state/refused', 'there is no authority to rotate');
   return { id, mode, startedAt: now, step: 'prepare', stepAt: now, activatedAt: 0, parts, forced: [] };
@@ -96,8 +102,9 @@ export function preparedAgain(rotation: Rotation): Rotation {
   const parts = Object.entries(rotation.parts);
   if (!parts.some(([, part]) => staysBelow(rotation, part))) return rotation;
   const again = parts.map(([document, part]): [string, Part] => {
-    const { next: _next, nextRoot, ...rest } = part;
-    return [document, parts.some(([, one]) => one.fromRoot === nextRoot) ? rest : part];
+    const { next, nextRoot, ...rest } = part;
+    const anew = next === undefined ? rest : { ...rest, before: next };
+    return [document, parts.some(([, one]) => one.fromRoot === nextRoot) ? anew : part];
   });
   return { ...rotation, parts: Object.fromEntries(again) };
 }

@@ -20,6 +20,8 @@ export interface KeyOwner {
 export type KeyPorts = RemotePorts & {
   /** Where optional packages come from; tests put their own in the place. */
   readonly load?: LoadPackage | undefined;
+  /** What `openSealer` gave, when it was asked already: a passphrase costs its work once. */
+  readonly seal?: Sealer | undefined;
 };
 
 /**
@@ -32,7 +34,7 @@ export async function openKeys(options: KeysOptions, owner: KeyOwner, ports: Key
     case 'memory':
       return memoryKeys();
     case 'disk':
-      return diskKeys(join(owner.dataDir, 'keys.json'), await openSealer(options, ports));
+      return diskKeys(join(owner.dataDir, 'keys.json'), ports.seal ?? (await openSealer(options, ports)));
     case 'pkcs11':
       return (await import('./pkcs11.ts')).pkcs11Keys(needed(options, 'pkcs11'), owner, loading);
     case 'vault':

@@ -13,6 +13,8 @@ import { describe, it, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { run } from '../../cli/run.ts';
+import { journalKeys } from '../../server/authority/journal-keys.ts';
+import { openStore } from '../../server/store/open.ts';
 import { diskKeys } from '../../src/keys/disk.ts';
 import { passphraseWrapper, sealer } from '../../src/keys/seal.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
@@ -92,6 +94,8 @@ async function hunt(t: TestContext, store: 'disk' | 'sealed disk' | 'vault (a fa
     flags.push('--keys-seal-by', 'passphrase', '--keys-seal-passphrase-file', at('passphrase'));
   }
   const serverFlags = [...flags];
+  // Then a key lies in the database, sealed.
+  if (sealed) serverFlags.push('--keys-share-jwt');
   if (store.startsWith('vault')) {
     const transit = await fakeTransit({ clock: systemClock });
     t.after(() => transit.close());
@@ -147,7 +151,7 @@ async function hunt(t: TestContext, store: 'disk' | 'sealed disk' | 'vault (a fa
   const seal = sealed ? sealer(passphraseWrapper(passphrase, systemRandom), systemRandom) : undefined;
   if (!store.startsWith('vault')) {
     const keys = await (await diskKeys(at('s/keys.json'), seal)).list();
-    assert.ok(keys.length >= 2);
+    assert.ok(keys.length >= (sealed ? 1 : 2));
     for (const key of keys)
       known.key(`key ${key.id}`, createPrivateKey({ key: key.exportPkcs8!(), format: 'der', type: 'pkcs8' }));
   }
@@ -191,6 +195,14 @@ async function hunt(t: TestContext, store: 'disk' | 'sealed disk' | 'vault (a fa
     else if (!given.includes(basename(path))) places.set(path, await readFile(path));
   }
   assert.ok([...places.keys()].some((path) => path.endsWith('mutual.db')));
+  if (seal !== undefined) {
+    const database = await openStore({ url: `sqlite:${at('s/mutual.db')}` });
+    const shared = await (await journalKeys(database.journal, 'keys@shared', seal)).list();
+    await database.close();
+    assert.ok(shared.length >= 1);
+    for (const key of shared)
+      known.key(`shared key ${key.id}`, createPrivateKey({ key: key.exportPkcs8!(), format: 'der', type: 'pkcs8' }));
+  }
   assert.ok(
     server.output().includes('server ready') && agent.output().includes('agent serves'),
     'there was a log to look through',

@@ -88,3 +88,35 @@ test('after a restart the server finds its keys there, and no authority is made 
   assert.deepEqual(after.x509_authorities, before.x509_authorities);
   assert.deepEqual(after.jwt_authorities, before.jwt_authorities);
 });
+
+test('keys deleted while the server runs: it says so, makes other authorities without a restart, and what was issued stays good', async (t) => {
+  const { transit, pair, mint } = await under(t);
+  await pair.admin.createEntry('/web');
+  const bundle = () => pair.admin.call('spire.api.server.bundle.v1.Bundle', 'GetBundle', {});
+  const before = await bundle();
+  const ready = async (): Promise<string> => {
+    const { host, port } = pair.server.health!;
+    const response = await fetch(`http://${host}:${port}/ready`);
+    return `${response.status} ${await response.text()}`;
+  };
+  const { svid: old } = await mint();
+  transit.keys.clear();
+  await assert.rejects(mint(), { message: /^key "jwt-[0-9a-f]+" is no longer in the key store Vault/ });
+  let after = before;
+  for (let turn = 0; turn < 1000; turn++) {
+    await pair.clock.advance(turn % 20 === 0 ? 5_000 : 0);
+    after = await bundle();
+    if (after.x509_authorities.length === 2 && (await ready()).startsWith('200 ')) break;
+  }
+  assert.equal(after.x509_authorities.length, 2, 'the new one beside the lost one');
+  assert.equal(after.jwt_authorities.length, 2, 'the new one beside the lost one');
+  const { svid } = await mint();
+  assert.notEqual(svid.token, old.token);
+  const kid = (token: string): string => JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid;
+  const kids = after.jwt_authorities.map((one: { key_id: string }) => one.key_id);
+  assert.ok(kids.includes(kid(old.token)), 'what the lost one signed still verifies');
+  assert.ok(kids.includes(kid(svid.token)) && kid(svid.token) !== kid(old.token));
+  assert.match(await ready(), /^200 /);
+  for (const kind of ['X.509', 'JWT'])
+    assert.ok(pair.lines.some((line) => line.includes(`${kind} authority has lost its key: making a new one`)));
+});

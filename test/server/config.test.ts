@@ -34,7 +34,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     rateLimits: { attest: 1, csr: 500, jwt: 500, wit: 500, push: 500, post: 10 },
     revocation: { record: true, withdrawn: false },
     nodeAttestors: { joinToken: { enabled: true } },
-    keys: { store: 'disk' },
+    keys: { store: 'disk', shareJwt: false },
     upstream: { authority: 'none' },
     log: { level: 'info', format: 'text' },
     tls: { requirePostQuantum: false },
@@ -133,6 +133,16 @@ const refused: [string, object, RegExp][] = [
     'one path for live and ready',
     { healthReadyPath: '/live' },
     /^--health-ready-path: "\/live" is also health.livePath/,
+  ],
+  [
+    'shared JWT keys that nothing seals',
+    { keysShareJwt: true },
+    /^--keys-share-jwt: puts the key into the database, where it must be sealed: give keys\.seal/,
+  ],
+  [
+    'shared JWT keys in memory',
+    { keysShareJwt: true, keysStore: 'memory' },
+    /^--keys-share-jwt: needs a key store that outlives this process/,
   ],
 ];
 for (const [what, flags, says] of refused) {

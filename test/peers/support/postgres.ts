@@ -49,7 +49,7 @@ export async function startPostgres(place: Place, address?: string): Promise<Pos
       `listen_addresses=${address ?? ''}`,
       'port=5432',
       `unix_socket_directories=${socket}`,
-      'max_connections=60',
+      'max_connections=100',
       'shared_buffers=32MB',
     ];
     server = await place.start(

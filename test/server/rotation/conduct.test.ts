@@ -1,10 +1,16 @@
 /** A rotation of one server with agents that say what they hold, step by step; over the API, with a driven clock. */
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { openStore } from '../../../server/store/open.ts';
 import { generateKey } from '../../../src/crypto/algorithms.ts';
 import { makeCsr } from '../../../src/crypto/csr.ts';
+import { decodeJwt } from '../../../src/crypto/jwt.ts';
 import { Status } from '../../../src/errors.ts';
-import { svidOf, testServer } from '../../support/server.ts';
+import { drivenClock } from '../../support/clock.ts';
+import { svidOf, type TestServer, testServer, wireId } from '../../support/server.ts';
 import { follower, rotation, service } from './support/rotation.ts';
 
 test('planned: nothing signs before every agent holds it, nothing is revoked before every agent has left the old one', async (t) => {
@@ -92,6 +98,45 @@ test('a planned rotation of JWT keys waits for the tokens that are still in use'
   assert.match(state.waiting_for, /JWT-SVIDs that the old key signed are in use for 300 s/);
   server.clock.jump(300_000);
   assert.equal((await go(id)).step, 'DONE');
+});
+
+test('a JWT key that two servers share is replaced once, from either, and both sign with the next before the old one is revoked', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'mutual-shared-'));
+  t.after(() => rm(dir, { recursive: true }));
+  const keysSealPassphraseFile = join(dir, 'passphrase');
+  await writeFile(keysSealPassphraseFile, 'one for both', { mode: 0o600 });
+  const flags = { keysShareJwt: true, keysSealBy: 'passphrase', keysSealPassphraseFile };
+  const store = await openStore({ url: 'sqlite::memory:' });
+  t.after(() => store.close());
+  const clock = drivenClock();
+  const one = await testServer(t, { clock, store, flags });
+  const two = await testServer(t, { clock, store, flags });
+  const kidOf = async (server: TestServer): Promise<string> => {
+    const request = { id: wireId('/web'), audience: ['a'] };
+    return String(decodeJwt((await server.admin.call('svid', 'MintJWTSVID', request)).svid.token).header.kid);
+  };
+  const old = await kidOf(one);
+  assert.equal(await kidOf(two), old);
+
+  const { id, authorities } = await rotation(one).start('EMERGENCY', 'JWT');
+  assert.deepEqual(
+    authorities.map((part: { server: string; old_authority_id: string }) => [part.server, part.old_authority_id]),
+    [['shared', old]],
+  );
+  const state = await rotation(two).go(id);
+  assert.equal(state.step, 'TAINT');
+  assert.match(state.waiting_for, /all servers have 10 s to sign with the new shared key/);
+  assert.equal((await two.bundle()).jwtAuthorities.length, 2);
+  for (let look = 0; look < 100 && (await kidOf(one)) === old; look++) await clock.advance(100);
+  const next = await kidOf(one);
+  assert.notEqual(next, old);
+  assert.equal(await kidOf(two), next);
+  await clock.advance(10_000);
+  assert.equal((await rotation(one).go(id)).step, 'DONE');
+  assert.deepEqual(
+    (await two.bundle()).jwtAuthorities.map(({ keyId }) => keyId),
+    [next],
+  );
 });
 
 test('an agent that only polls is counted by what it has fetched, and by who signed the SVID it presents', async (t) => {

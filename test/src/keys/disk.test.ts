@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { generateKey } from '../../../src/crypto/algorithms.ts';
 import { Fault } from '../../../src/errors.ts';
 import { diskKeys } from '../../../src/keys/disk.ts';
-import { keyStoreSuite } from '../../suites/key-store.ts';
+import { keyStoreSuite, signs } from '../../suites/key-store.ts';
 import { fault } from '../../support/fault.ts';
 
 async function folder(): Promise<{ path: string; close(): Promise<void> }> {
@@ -94,5 +94,34 @@ inFolder('a change that cannot be written does not count', async (path) => {
   );
   await mkdir(join(path, '..'));
   await keys.generate('b', 'ec-p256');
-  assert.equal((await (await diskKeys(path)).list()).length, 2);
+  assert.deepEqual(idsOf(await (await diskKeys(path)).list()), ['b'], 'the folder is there, and no file in it');
 });
+
+inFolder('a file that is removed takes its keys with it, and what is put there is read', async (path) => {
+  const keys = await diskKeys(path);
+  const held = await keys.generate('a', 'ec-p256');
+  const copy = await readFile(path);
+  await rm(path);
+  assert.equal(await keys.get('a'), undefined);
+  assert.deepEqual(await keys.list(), []);
+  await signs(held);
+  await writeFile(path, copy, { mode: 0o600 });
+  assert.deepEqual((await keys.get('a'))?.publicKey, held.publicKey);
+  await rm(path);
+  await keys.generate('b', 'ec-p256');
+  assert.deepEqual(idsOf(await (await diskKeys(path)).list()), ['b']);
+});
+
+inFolder('a file that is spoilt while it is in use is told, and what is held goes on signing', async (path) => {
+  const keys = await diskKeys(path);
+  const held = await keys.generate('a', 'ec-p256');
+  await chmod(path, 0o644);
+  await assert.rejects(keys.get('a'), fault('state/refused', /has mode 644: others than its owner have access/));
+  await chmod(path, 0o600);
+  await writeFile(path, 'garbage');
+  await assert.rejects(keys.generate('b', 'ec-p256'), fault('data/corrupt'));
+  assert.equal(await readFile(path, 'utf8'), 'garbage', 'nothing is written over it');
+  await signs(held);
+});
+
+const idsOf = (keys: readonly { id: string }[]): string[] => keys.map(({ id }) => id);
