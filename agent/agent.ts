@@ -50,6 +50,7 @@ import { openState } from './state.ts';
 import { type AgentStatus, agentStatus } from './status.ts';
 import { makeSync } from './sync.ts';
 import { why } from './why.ts';
+import { makeWitCache } from './wit-cache.ts';
 import { workloadAttestor } from './workload/attest.ts';
 import { kubelet } from './workload/kubelet.ts';
 import { workloadMethods } from './workload/methods.ts';
@@ -144,14 +145,21 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       holdings: makeHoldings({
         cache,
         chain: () => node.current()?.chain ?? [],
-        usesKey: (keyId) => jwts.usesKey(keyId),
+        usesKey: (keyId) => jwts.usesKey(keyId) || wits?.usesKey(keyId) === true,
       }),
+      onHeld: (told) => wits?.onUse(told) ?? (() => {}),
       interval: options.syncInterval,
-      onReturn: () => renewal.retry(),
+      onReturn: () => {
+        renewal.retry();
+        wits?.retry();
+      },
     });
     const jwts = makeJwtCache({ clock, random, link, cache, capacity: options.jwtSvidCacheSize });
     const { workloadKeyType: keyType, availabilityTarget } = options;
     const renewal = makeRenewal({ clock, random, log, link, cache, keyType, availabilityTarget });
+    const wits = options.witSvids.enabled
+      ? makeWitCache({ clock, random, log, link, cache, keyType: options.witSvids.keyType, availabilityTarget })
+      : undefined;
     const method = chooseMethod(options, random);
     const node = makeNode(
       {
@@ -171,6 +179,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
         async forget() {
           cache.clear();
           jwts.clear();
+          wits?.clear();
           await state.forget(cache.ownBundle.value);
         },
       },
@@ -185,6 +194,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       running.run('sync', (signal) => sync.run(signal));
       running.run('renew', (signal) => renewal.run(signal));
       running.run('jwt', (signal) => jwts.run(signal));
+      if (wits) running.run('wit', (signal) => wits.run(signal));
       running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
       void sync.first.then(async () => {
         node.proven();
@@ -205,6 +215,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     collected?.measured('entries', 'Registration entries this node is authorized for.', () => cache.entries.size);
     collected?.measured('x509_svids', 'X509-SVIDs kept ready.', () => cache.svids.size);
     collected?.measured('jwt_svids', 'JWT-SVIDs kept.', () => jwts.size);
+    if (wits) collected?.measured('wit_svids', 'WIT-SVIDs kept.', () => wits.size);
     const count = collected && callMetrics(collected);
     const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
       count?.(call.method, fault?.status ?? Status.OK, ms);
@@ -273,6 +284,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           ...callers,
           clock,
           jwts,
+          wits,
           allowUnauthenticatedVerifiers: options.allowUnauthenticatedVerifiers,
           allowedForeignJwtClaims: options.allowedForeignJwtClaims,
         }),

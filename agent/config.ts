@@ -112,6 +112,18 @@ export const agentTable = {
     1000,
     'How many X.509-SVIDs are kept ready that nobody is subscribed to.',
   ),
+  witSvids: section('WIT-SVIDs, see [WIT-SVIDs](wit.md).', {
+    enabled: setting(
+      toggle,
+      false,
+      'Offers them to workloads, below a server that issues them. Off, since the standard calls them incubating and may still change.',
+    ),
+    keyType: setting(
+      choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'),
+      'ec-p256',
+      'The key type of WIT-SVIDs, with which workloads sign their proofs.',
+    ),
+  }),
   jwtSvidCacheSize: setting(count(1, 1_000_000), 1000, 'How many JWT-SVIDs are kept.'),
   syncInterval: setting(
     duration(second, hour),

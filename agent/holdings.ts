@@ -3,12 +3,12 @@
  * still serves anything that a tainted one has signed.
  */
 import { authorityId, parseCertificate } from '../src/crypto/certificate.ts';
-import type { Bundle } from '../src/spiffe/bundle.ts';
+import type { Bundle, JwtAuthority } from '../src/spiffe/bundle.ts';
 import { authorityCertificate } from '../src/spiffe/x509-svid.ts';
 import type { Cache } from './cache.ts';
 
 export interface HeldAuthority {
-  /** X.509: subject key id, lower-case hex. JWT: the `kid`. */
+  /** X.509: subject key id, lower-case hex. JWT and WIT: the `kid`. */
   readonly id: string;
   readonly tainted: boolean;
   /** Said of tainted ones only: an SVID that the agent presents or serves was signed by it. */
@@ -19,13 +19,14 @@ export interface AgentHoldings {
   readonly bundleSequence: bigint;
   readonly x509: readonly HeldAuthority[];
   readonly jwt: readonly HeldAuthority[];
+  readonly wit: readonly HeldAuthority[];
 }
 
 export interface HoldingsPorts {
   readonly cache: Cache;
   /** The chain of the agent's own SVID. */
   chain(): readonly Buffer[];
-  /** Whether a token is kept that this key signed. */
+  /** Whether a token of either kind is kept that this key signed. */
   usesKey(keyId: string): boolean;
 }
 
@@ -43,6 +44,11 @@ function signersOf(chain: readonly Buffer[]): readonly string[] {
 
 /** What the agent holds now. Cheap while nothing is tainted: then it is made once for each bundle. */
 export function makeHoldings({ cache, chain, usesKey }: HoldingsPorts): () => AgentHoldings {
+  const heldKey = ({ keyId: id, tainted }: JwtAuthority): HeldAuthority => ({
+    id,
+    tainted,
+    inUse: tainted && usesKey(id),
+  });
   let last: { bundle: Bundle; holdings: AgentHoldings } | undefined;
   return () => {
     const bundle = cache.ownBundle.value;
@@ -61,9 +67,10 @@ export function makeHoldings({ cache, chain, usesKey }: HoldingsPorts): () => Ag
         const id = authorityId(certificate);
         return [{ id, tainted: authority.tainted, inUse: authority.tainted && used.has(id) }];
       }),
-      jwt: bundle.jwtAuthorities.map(({ keyId: id, tainted }) => ({ id, tainted, inUse: tainted && usesKey(id) })),
+      jwt: bundle.jwtAuthorities.map(heldKey),
+      wit: bundle.witAuthorities.map(heldKey),
     };
-    last = tainted || holdings.jwt.some((one) => one.tainted) ? undefined : { bundle, holdings };
+    last = tainted || [...holdings.jwt, ...holdings.wit].some((one) => one.tainted) ? undefined : { bundle, holdings };
     return holdings;
   };
 }

@@ -35,7 +35,8 @@ export interface Issued {
   readonly chain: readonly Buffer[];
 }
 
-export interface IssuedJwt {
+/** A JWT-SVID or a WIT-SVID. */
+export interface IssuedToken {
   readonly token: string;
   readonly id: SpiffeId;
   /** Unix milliseconds. */
@@ -106,7 +107,11 @@ export interface ServerApi {
     params: readonly { entryId: string; csr: Buffer }[],
     signal?: AbortSignal,
   ): Promise<readonly (Issued | Fault)[]>;
-  newJwtSvid(entryId: string, audience: readonly string[]): Promise<IssuedJwt>;
+  newJwtSvid(entryId: string, audience: readonly string[]): Promise<IssuedToken>;
+  /** Results in order; an item that was refused is its Fault. */
+  newWitSvids(
+    params: readonly { entryId: string; publicKey: Buffer; algorithm: string }[],
+  ): Promise<readonly (IssuedToken | Fault)[]>;
   /** The newest position of the server's change log. Throws `method/unimplemented` on a server without one. */
   position(deadlineMs: number): Promise<Position>;
   /** Opens the push stream from a position (0 and '' for everything). */
@@ -175,12 +180,21 @@ export function serverApi(channel: Channel): ServerApi {
     },
     async newJwtSvid(entryId, audience) {
       const { svid } = await unary(svidService, 'NewJWTSVID', { entry_id: entryId, audience });
-      return {
-        token: svid?.token ?? '',
-        id: idFromWire(svid?.id, 'SPIFFE ID of an issued JWT-SVID'),
-        issuedAt: wholeNumber(svid?.issued_at, 'issued_at') * 1000,
-        expiresAt: wholeNumber(svid?.expires_at, 'expires_at') * 1000,
+      return issuedToken(svid, 'JWT-SVID');
+    },
+    async newWitSvids(params) {
+      const request = {
+        params: params.map(({ entryId, publicKey, algorithm }) => ({
+          entry_id: entryId,
+          public_key: publicKey,
+          signing_algorithm: algorithm,
+        })),
       };
+      const { results } = await unary(svidService, 'BatchNewWITSVID', request);
+      return params.map(({ entryId }, index) => {
+        const { status, svid } = results[index] ?? {};
+        return svid && (status?.code ?? 0) === 0 ? issuedToken(svid, 'WIT-SVID') : refused(entryId, status);
+      });
     },
     async position(deadlineMs) {
       const response = await unary(syncService, 'Position', {}, deadlineMs);
@@ -199,12 +213,22 @@ export function serverApi(channel: Channel): ServerApi {
   };
 }
 
-function holdingsToWire({ bundleSequence, x509, jwt }: AgentHoldings): object {
+function issuedToken(svid: any, kind: string): IssuedToken {
+  return {
+    token: svid?.token ?? '',
+    id: idFromWire(svid?.id, `SPIFFE ID of an issued ${kind}`),
+    issuedAt: wholeNumber(svid?.issued_at, 'issued_at') * 1000,
+    expiresAt: wholeNumber(svid?.expires_at, 'expires_at') * 1000,
+  };
+}
+
+function holdingsToWire({ bundleSequence, x509, jwt, wit }: AgentHoldings): object {
   const held = ({ id, tainted, inUse }: HeldAuthority): object => ({ authority_id: id, tainted, in_use: inUse });
   return {
     bundle_sequence: bundleSequence.toString(),
     x509_authorities: x509.map(held),
     jwt_authorities: jwt.map(held),
+    wit_authorities: wit.map(held),
   };
 }
 

@@ -42,6 +42,8 @@ export interface SyncPorts {
   readonly cache: Cache;
   /** What the agent holds, for the server to count. */
   readonly holdings: () => AgentHoldings;
+  /** Told when that may have changed, beside the cache's own changes. */
+  readonly onHeld?: ((told: () => void) => () => void) | undefined;
   /** Milliseconds between polls. */
   readonly interval: number;
   /** Told when the server can be reached again. */
@@ -228,6 +230,7 @@ export function makeSync(ports: SyncPorts): Sync {
             link,
             cache,
             holdings: ports.holdings,
+            onHeld: ports.onHeld,
             apply,
             upToDate,
             onStream,

@@ -23,6 +23,8 @@ export interface WatchPorts {
   readonly link: ServerLink;
   readonly cache: Cache;
   readonly holdings: () => AgentHoldings;
+  /** Told when that may have changed, beside the cache's own changes. */
+  readonly onHeld?: ((told: () => void) => () => void) | undefined;
   /** Takes a complete group. */
   apply(change: WorldChange): void;
   /** The agent is known to be up to date, though nothing changed. */
@@ -89,23 +91,27 @@ export async function watchOnce(ports: WatchPorts): Promise<void> {
 }
 
 /** Says what the agent holds, and says it again whenever that has changed; the returned function ends it. */
-function tellHoldings({ cache, holdings }: WatchPorts, stream: WatchStream): () => void {
+function tellHoldings({ cache, holdings, onHeld }: WatchPorts, stream: WatchStream): () => void {
   let said = '';
   let isDue = false;
   const tell = (): void => {
     isDue = false;
     const now = holdings();
-    const text = JSON.stringify([now.x509, now.jwt]);
+    const text = JSON.stringify([now.x509, now.jwt, now.wit]);
     if (text === said) return;
     said = text;
     stream.holds(now);
   };
   tell();
   // Not before whoever else hears of this change has done what it asks for.
-  return cache.changes.onChange(() => {
+  const later = (): void => {
     if (!isDue) queueMicrotask(tell);
     isDue = true;
-  });
+  };
+  const ends = [cache.changes.onChange(later), onHeld?.(later)];
+  return () => {
+    for (const end of ends) end?.();
+  };
 }
 
 function openQuestions() {

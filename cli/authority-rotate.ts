@@ -23,8 +23,8 @@ export const authorityRotate = command({
     planned: toggle('Wait for every agent, and for federated trust domains, before the new authorities sign'),
     emergency: toggle('The old keys may be known to others: let new ones sign as soon as reachable agents know them'),
     only: many(
-      choice('KIND', ['x509', 'jwt'], 'Rotate this kind alone', {
-        hint: 'Give x509 or jwt; without --only both are rotated.',
+      choice('KIND', ['x509', 'jwt', 'wit'], 'Rotate this kind alone', {
+        hint: 'Give x509, jwt or wit; without --only all are rotated.',
       }),
     ),
     wait: withDefault(seconds('How long to wait for whoever has not followed'), 300),
@@ -33,7 +33,7 @@ export const authorityRotate = command({
     adminSocket,
   },
   examples: [
-    ['mutual authority rotate --planned', 'replaces X.509 and JWT authorities with no connection dropped'],
+    ['mutual authority rotate --planned', 'replaces the authorities of every kind with no connection dropped'],
     ['mutual authority rotate --emergency --only x509', 'gets rid of an X.509 authority whose key was stolen'],
   ],
   async run(values, ports) {

@@ -129,6 +129,7 @@ export const commands: readonly Listed[] = [
   listed('fetch jwt', 'Fetch a JWT-SVID of this process', async () => (await import('./fetch-jwt.ts')).fetchJwt, [
     'api fetch jwt',
   ]),
+  listed('fetch wit', 'Fetch the WIT-SVIDs of this process', async () => (await import('./fetch-wit.ts')).fetchWit),
   listed(
     'fetch bundles',
     'Fetch the bundles this process may trust',

@@ -8,21 +8,29 @@ import { bundleTable } from './svid-text.ts';
 import { withWorkload } from './workload.ts';
 import { certificatesPem, inDirectory } from './write-svid.ts';
 
+const methods = { x509: 'FetchX509Bundles', jwt: 'FetchJWTBundles', wit: 'FetchWITBundles' } as const;
+
 export const fetchBundles = command({
   summary: 'Fetch the bundles this process may trust',
   about:
-    'X.509 authorities as a table, as PEM files with --write, or as JSON; with --kind jwt the JSON Web Key Sets, a line for each trust domain.',
+    'X.509 authorities as a table, as PEM files with --write, or as JSON; with --kind jwt or wit the JSON Web Key Sets, a line for each trust domain.',
   flags: {
-    kind: withDefault(choice('KIND', ['x509', 'jwt'], 'Certificates, or keys for JWT-SVIDs'), 'x509'),
+    kind: withDefault(
+      choice('KIND', ['x509', 'jwt', 'wit'], 'Certificates, keys for JWT-SVIDs, or keys for WIT-SVIDs'),
+      'x509',
+    ),
     write: text('DIR', 'Write bundle.NAME.pem, or bundle.NAME.jwks, for each trust domain into this directory'),
     timeout,
     output,
     socket: workloadSocket,
   },
   async run(values, ports) {
-    const method = values.kind === 'x509' ? 'FetchX509Bundles' : 'FetchJWTBundles';
+    const method = methods[values.kind];
     const response = await withWorkload(values.socket, ports, (workload) => workload.first(method, {}, values.timeout));
-    const bundles: [string, Buffer][] = Object.entries(response.bundles);
+    const bundles: [string, Buffer][] = Object.entries<Buffer | string>(response.bundles).map(([id, bundle]) => [
+      id,
+      Buffer.from(bundle as string),
+    ]);
     if (values.write !== undefined) {
       const directory = resolve(ports.directory, values.write);
       await inDirectory(directory, async () => {

@@ -36,6 +36,7 @@ export interface Plan {
   readonly directory: string;
   readonly server: { readonly host: string; readonly port: number };
   readonly log: RootLog;
+  readonly witSvids: boolean;
 }
 
 /** What `startAgent` gives, as far as it is used here. */
@@ -105,7 +106,7 @@ export async function startAndFetch(
 }
 
 async function start(
-  { admin, ports, trustDomain: domain, directory, server, log }: Plan,
+  { admin, ports, trustDomain: domain, directory, server, log, witSvids }: Plan,
   joinToken: string | undefined,
 ): Promise<UpAgent> {
   await makeDirectory(directory);
@@ -117,6 +118,7 @@ async function start(
       server: `${server.host.includes(':') ? `[${server.host}]` : server.host}:${server.port}`,
       dataDir: directory,
       trustBundle,
+      witSvidsEnabled: witSvids,
       ...(joinToken !== undefined && { joinToken }),
     },
   });

@@ -10,7 +10,7 @@ import { parseTrustDomain, type TrustDomain } from '../src/spiffe/id.ts';
 import { withAdmin } from './admin.ts';
 import { type Message, withCaller } from './caller.ts';
 import { command } from './command.ts';
-import { choice, text, trustDomain, withDefault } from './flags.ts';
+import { choice, text, toggle, trustDomain, withDefault } from './flags.ts';
 import type { Ports } from './ports.ts';
 import { serverAdmin } from './socket-choice.ts';
 import { svidTable } from './svid-text.ts';
@@ -24,6 +24,7 @@ export const up = command({
     trustDomain: withDefault(trustDomain('The trust domain'), parseTrustDomain('example.org')),
     dataDir: withDefault(text('DIR', 'Where both keep their data'), '.mutual'),
     listen: withDefault(text('HOST:PORT', 'Where the server listens for agents'), '127.0.0.1:8081'),
+    witSvids: toggle('Issue and offer WIT-SVIDs, which the standard calls incubating'),
     logLevel: withDefault(
       choice(
         'LEVEL',
@@ -54,7 +55,12 @@ export const up = command({
     try {
       // Flags only: variables of the surroundings, such as the one we tell people to export, are for other programs.
       const serverOptions = readServerOptions({
-        flags: { trustDomain: values.trustDomain, dataDir: join(directory, 'server'), listen: values.listen },
+        flags: {
+          trustDomain: values.trustDomain,
+          dataDir: join(directory, 'server'),
+          listen: values.listen,
+          witSvidsEnabled: values.witSvids,
+        },
       });
       const { startServer } = await import('../server/server.ts');
       const server = await startServer((await serverOptions).options, {
@@ -71,6 +77,7 @@ export const up = command({
           directory: join(directory, 'agent'),
           server: { host: reachable(server.address.host), port: server.address.port },
           log: openLog('agent.log'),
+          witSvids: values.witSvids,
         };
         await ensureEntry(plan);
         return startAndFetch(plan, (each) => running.push(each));

@@ -13,8 +13,8 @@ import { type JwtCache, readAudience } from '../jwt-cache.ts';
 import { type CallerPorts, entitled, noIdentity } from './caller.ts';
 import { allBundles, delegatedJwtSvids, delegatedX509Svids } from './delegated-messages.ts';
 import { follow, type Wakes } from './follow.ts';
+import { notSigned } from './not-signed.ts';
 import { delegable, described, patience, processSubject, type Subject, type SubjectPorts, waits } from './on-behalf.ts';
-import { notSigned } from './workload.ts';
 
 export interface DelegatedPorts extends CallerPorts, SubjectPorts {
   readonly jwts: JwtCache;
@@ -104,7 +104,9 @@ export function delegatedApi(ports: DelegatedPorts): Service {
         try {
           const entries = delegable(subject.identities);
           if (entries.length === 0) throw noIdentity(subject.identities.selectors, ports.agentId());
-          const svids = await Promise.all(entries.map((entry) => jwts.fetch(entry, audience))).catch(notSigned);
+          const svids = await Promise.all(entries.map((entry) => jwts.fetch(entry, audience))).catch((error: unknown) =>
+            notSigned(error),
+          );
           subject.check();
           return delegatedJwtSvids(entries, svids);
         } finally {

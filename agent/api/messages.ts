@@ -6,11 +6,12 @@
 import { messageCodec } from '../../src/rpc/load.ts';
 import { type Encoded, encoded } from '../../src/rpc/serve.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
-import { jwtKeySet } from '../../src/spiffe/bundle-jwks.ts';
+import { jwtKeySet, witKeySet } from '../../src/spiffe/bundle-jwks.ts';
 import { type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import type { JwtSvid } from '../jwt-cache.ts';
+import type { WitSvid } from '../wit-cache.ts';
 import { claimsToStruct } from './claims.ts';
 
 /** Of identities, what messages are made of. */
@@ -31,6 +32,8 @@ const encodeX509Svids = codec('X509SVIDResponse');
 const encodeX509Bundles = codec('X509BundlesResponse');
 const encodeJwtSvids = codec('JWTSVIDResponse');
 const encodeJwtBundles = codec('JWTBundlesResponse');
+const encodeWitSvids = codec('WITSVIDResponse');
+const encodeWitBundles = codec('WITBundlesResponse');
 const encodeValidation = codec('ValidateJWTSVIDResponse');
 
 /**
@@ -85,18 +88,40 @@ export function jwtBundles(cache: Cache, identities: Material): Encoded {
   });
 }
 
-/** JWTSVIDResponse. Each token is encoded when it first leaves. */
-export function jwtSvids(found: readonly { readonly svid: JwtSvid; readonly hint: string }[]): Encoded {
-  const parts = found.map(({ svid, hint }) => {
-    const kept = encodedTokens.get(svid);
-    if (kept?.hint === hint) return kept.part;
-    const part = encodeJwtSvids({ svids: [{ spiffe_id: svid.id, svid: svid.token, hint }] });
-    encodedTokens.set(svid, { hint, part });
-    return part;
-  });
-  return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
+/** JWTSVIDResponse. */
+export const jwtSvids = tokens<JwtSvid>(({ id, token }, hint) =>
+  encodeJwtSvids({ svids: [{ spiffe_id: id, svid: token, hint }] }),
+);
+
+/** WITSVIDResponse. */
+export const witSvids = tokens<WitSvid>(({ id, token, key }, hint) =>
+  encodeWitSvids({ svids: [{ spiffe_id: id, wit_svid: token, wit_svid_key: key, hint }] }),
+);
+
+/** Puts together what each token was encoded to when it first left. */
+function tokens<Svid extends object>(
+  encodeOne: (svid: Svid, hint: string) => Buffer,
+): (found: readonly { readonly svid: Svid; readonly hint: string }[]) => Encoded {
+  const encodedTokens = new WeakMap<Svid, { readonly hint: string; readonly part: Buffer }>();
+  return (found) => {
+    const parts = found.map(({ svid, hint }) => {
+      const kept = encodedTokens.get(svid);
+      if (kept?.hint === hint) return kept.part;
+      const part = encodeOne(svid, hint);
+      encodedTokens.set(svid, { hint, part });
+      return part;
+    });
+    return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
+  };
 }
-const encodedTokens = new WeakMap<JwtSvid, { readonly hint: string; readonly part: Buffer }>();
+
+/** WITBundlesResponse, each a JWK Set with the WIT keys alone (WA-37). */
+export function witBundles(cache: Cache, identities: Identities): Encoded {
+  return identities.memo('wit-bundles', () => {
+    const bundles = byId([cache.ownBundle.value, ...identities.federated], witKeySet);
+    return { value: encoded(encodeWitBundles({ bundles })), until: Number.POSITIVE_INFINITY };
+  });
+}
 
 /** ValidateJWTSVIDResponse. */
 export function validation(id: SpiffeId, claims: Readonly<Record<string, unknown>>): Encoded {
@@ -120,6 +145,6 @@ export const derAuthorities = (bundle: Bundle): Buffer =>
   Buffer.concat(bundle.x509Authorities.map(({ certificate }) => certificate));
 
 /** A map keyed by the trust domain's ID; a bundle without any key of the kind stays, empty: nothing of it is trusted. */
-export function byId(bundles: readonly Bundle[], bytes: (bundle: Bundle) => Buffer): Record<string, Buffer> {
-  return Object.fromEntries(bundles.map((bundle) => [trustDomainId(bundle.trustDomain), bytes(bundle)]));
+export function byId<T>(bundles: readonly Bundle[], form: (bundle: Bundle) => T): Record<string, T> {
+  return Object.fromEntries(bundles.map((bundle) => [trustDomainId(bundle.trustDomain), form(bundle)]));
 }

@@ -1,9 +1,9 @@
 /**
  * The SPIFFE Workload API for X.509 and JWT. Each stream begins with the full state at once and sends it again at every
- * change that concerns the caller; when the caller loses its last identity the stream ends with PERMISSION_DENIED. WIT-SVIDs
- * are not offered: those methods answer UNIMPLEMENTED.
+ * change that concerns the caller; when the caller loses its last identity the stream ends with PERMISSION_DENIED. The
+ * profile of WIT-SVIDs is in wit.ts; without it those methods answer UNIMPLEMENTED.
  */
-import { asFault, Fault, quote, Status } from '../../src/errors.ts';
+import { Fault, quote, Status } from '../../src/errors.ts';
 import type { Call, Encoded, Send, Service } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
@@ -13,14 +13,19 @@ import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache, Identities } from '../cache.ts';
 import { type JwtCache, type JwtSvid, readAudience } from '../jwt-cache.ts';
 import { validatedTokens } from '../validated.ts';
+import type { WitCache } from '../wit-cache.ts';
 import { type CallerPorts, entitled, identitiesOf, redacted } from './caller.ts';
 import { tellableClaims } from './claims.ts';
 import { follow, type Wakes } from './follow.ts';
 import { hintsOf, jwtBundles, jwtSvids, type Material, validation, x509Bundles, x509Svids } from './messages.ts';
+import { notSigned } from './not-signed.ts';
+import { witMethods } from './wit.ts';
 
 export interface WorkloadApiPorts extends CallerPorts {
   readonly clock: Clock;
   readonly jwts: JwtCache;
+  /** Undefined where WIT-SVIDs are not offered. */
+  readonly wits?: WitCache | undefined;
   /** Whether processes without an identity may have bundles. */
   readonly allowUnauthenticatedVerifiers: boolean;
   /** Claims of foreign JWT-SVIDs that are told beside sub, aud and exp. */
@@ -144,6 +149,8 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
         const identities = identitiesOf(call, ports);
         return identities instanceof Promise ? identities.then(answer) : answer(identities);
       },
+
+      ...(ports.wits && witMethods(ports, ports.wits, bundleStream)),
     },
   };
 }
@@ -193,22 +200,8 @@ export function tokens(
     jwtSvids(svids.map((svid, index) => ({ svid, hint: hints.get(entries[index]!.id) ?? '' })));
   const found = entries.map((entry) => jwts.fetch(entry, audience));
   return found.some((one) => one instanceof Promise)
-    ? Promise.all(found).then(answer, notSigned)
+    ? Promise.all(found).then(answer, (error: unknown) => notSigned(error))
     : answer(found as JwtSvid[]);
-}
-
-/** What a workload learns when the server did not sign: never what the server told the agent about itself. */
-export function notSigned(error: unknown): never {
-  const fault = asFault(error);
-  if (fault.status === Status.NOT_FOUND) {
-    throw new Fault('caller/denied', 'no identity issued: the server no longer authorizes it', { cause: error });
-  }
-  if (fault.status === Status.UNIMPLEMENTED || fault.status === Status.INVALID_ARGUMENT) throw fault;
-  throw new Fault('peer/unavailable', 'no JWT-SVID could be got from the server', {
-    hint: 'Try again; the agent’s log says why.',
-    detail: fault.message,
-    cause: error,
-  });
 }
 
 /** What is said when the first message has waited long enough and there is no SVID. */

@@ -2,7 +2,7 @@
 import { Fault } from '../../src/errors.ts';
 import type { Service } from '../../src/rpc/serve.ts';
 import type { Conduct, Standing } from '../rotation/conduct.ts';
-import { holderOf, type Kind, kindOf, type Mode, staysBelow, stepsDone } from '../rotation/rotation.ts';
+import { authorityKinds, holderOf, type Kind, kindOf, type Mode, staysBelow, stepsDone } from '../rotation/rotation.ts';
 
 /** Agents named in one answer. */
 const mostNamed = 1000;
@@ -29,8 +29,9 @@ function modeOf(mode: string): Mode {
 }
 
 function kindFrom(kind: string): Kind {
-  if (kind === 'X509' || kind === 'JWT') return kind.toLowerCase() as Kind;
-  throw new Fault('input/invalid', `authority kind ${kind} is unknown: expected X509 or JWT`);
+  const known = authorityKinds.find((one) => one.toUpperCase() === kind);
+  if (known) return known;
+  throw new Fault('input/invalid', `authority kind ${kind} is unknown: expected X509, JWT or WIT`);
 }
 
 function toWire({ rotation, slots, coverage, federated, waitingFor }: Standing): object {

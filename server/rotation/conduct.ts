@@ -18,6 +18,7 @@ import { type Coverage, countCoverage, sharedStands } from './coverage.ts';
 import type { Holdings } from './holdings.ts';
 import {
   advanced,
+  authorityKinds,
   begin,
   goalOf,
   hasDone,
@@ -44,6 +45,8 @@ export interface ConductPorts {
     readonly x509: Authority<any>;
     // biome-ignore lint/suspicious/noExplicitAny: likewise
     readonly jwt: Authority<any> | undefined;
+    // biome-ignore lint/suspicious/noExplicitAny: likewise
+    readonly wit: Authority<any> | undefined;
     readonly roots: Pick<UpstreamRoots, 'ensureTainted' | 'ensureRevoked'>;
     keepFresh(): Promise<void>;
   };
@@ -108,7 +111,7 @@ export function conduct(ports: ConductPorts): Conduct {
   }
 
   const held = (document: string) =>
-    [authorities.x509, authorities.jwt].find((authority) => authority?.document === document);
+    [authorities.x509, authorities.jwt, authorities.wit].find((authority) => authority?.document === document);
 
   /** Does what the document asks of the authorities of this server, one after the other. */
   async function doOwnPart(rotation: Rotation): Promise<void> {
@@ -153,8 +156,8 @@ export function conduct(ports: ConductPorts): Conduct {
   }
 
   async function slotsOf(journal: Journal): Promise<Map<string, Slots>> {
-    const found = [...(await journal.list('x509@')), ...(await journal.list('jwt@'))];
-    return new Map(found.map(({ name, text }) => [name, readSlots(text, name)]));
+    const found = await Promise.all(authorityKinds.map((kind) => journal.list(`${kind}@`)));
+    return new Map(found.flat().map(({ name, text }) => [name, readSlots(text, name)]));
   }
 
   const canFederate = async (): Promise<TrustDomain[]> => {

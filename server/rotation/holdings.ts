@@ -26,6 +26,7 @@ export interface Holding {
 export interface WireHoldings {
   readonly x509_authorities: readonly WireHeld[];
   readonly jwt_authorities: readonly WireHeld[];
+  readonly wit_authorities: readonly WireHeld[];
 }
 interface WireHeld {
   readonly authority_id: string;
@@ -76,8 +77,8 @@ export function holdings(clock: Pick<Clock, 'now'>): Holdings {
   };
 
   function shared(wire: WireHoldings): Held {
-    const all = [...wire.x509_authorities, ...wire.jwt_authorities];
-    if (all.length > 2 * caps.authorities || all.some(({ authority_id }) => authority_id.length > caps.name))
+    const all = [...wire.x509_authorities, ...wire.jwt_authorities, ...wire.wit_authorities];
+    if (all.length > 3 * caps.authorities || all.some(({ authority_id }) => authority_id.length > caps.name))
       throw new Fault('input/invalid', `${all.length} authorities, or their names, are too many for one bundle`);
     const digest = createHash('sha256');
     for (const { authority_id, tainted, in_use } of all) digest.update(`${authority_id} ${tainted} ${in_use}\n`);
@@ -95,7 +96,8 @@ export function holdings(clock: Pick<Clock, 'now'>): Holdings {
   function heldIn(bundle: Bundle): Held {
     let held = ofBundle.get(bundle);
     if (held === undefined) {
-      const entries: [string, boolean][] = bundle.jwtAuthorities.map(({ keyId, tainted }) => [keyId, tainted]);
+      const keys = [...bundle.jwtAuthorities, ...bundle.witAuthorities];
+      const entries: [string, boolean][] = keys.map(({ keyId, tainted }) => [keyId, tainted]);
       for (const authority of bundle.x509Authorities) {
         const certificate = authorityCertificate(authority);
         if (certificate !== undefined) entries.push([authorityId(certificate), authority.tainted]);

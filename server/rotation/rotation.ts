@@ -8,7 +8,7 @@ import type { Slot, Slots } from '../authority/slots.ts';
 
 export const steps = ['prepare', 'activate', 'taint', 'revoke', 'done'] as const;
 export type Step = (typeof steps)[number];
-export const authorityKinds = ['x509', 'jwt'] as const;
+export const authorityKinds = ['x509', 'jwt', 'wit'] as const;
 export type Kind = (typeof authorityKinds)[number];
 export type Mode = 'planned' | 'emergency';
 

@@ -13,7 +13,8 @@ export const longestToken = 16_384;
 
 export interface JwtHeader {
   readonly alg: JwtAlgorithm;
-  readonly kid: string;
+  /** Absent where who verifies knows the key from elsewhere. */
+  readonly kid?: string;
   readonly typ: string;
 }
 

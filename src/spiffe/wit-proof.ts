@@ -4,7 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import type { JwtAlgorithm } from '../crypto/algorithms.ts';
-import { decodeJwt, importJwtKey, verifyJwt } from '../crypto/jwt.ts';
+import type { JwkSigner } from '../crypto/jwk-signer.ts';
+import { decodeJwt, importJwtKey, signJwt, verifyJwt } from '../crypto/jwt.ts';
 import { Fault, quote } from '../errors.ts';
 import { instant, iso } from './token.ts';
 
@@ -29,6 +30,23 @@ export const longestProof = 60_000;
 export const witHeader = 'workload-identity-token';
 export const proofHeader = 'workload-proof-token';
 
+/** How long a proof lasts that is made here, milliseconds: what a request and clocks need (WIT-25). */
+export const proofLife = 30_000;
+
+/**
+ * Makes a proof that whoever shows the token holds its key (WIT-21, WIT-23).
+ * @param key the one in the token's `cnf`
+ * @param audience the recipient, as it calls itself
+ * @param id told by nobody else: a recipient may take it once only (WIT-26)
+ * @param now milliseconds since the epoch
+ */
+export function makeWitProof(wit: string, key: JwkSigner, audience: string, id: string, now: number): string {
+  if (audience === '') throw new Fault('input/invalid', 'the audience of a proof is empty');
+  const exp = Math.floor((now + proofLife) / 1000);
+  const claims = { aud: audience, exp, jti: id, wth: hashOf(wit) };
+  return signJwt({ alg: key.alg, typ: 'wpt+jwt' }, claims, (input) => key.sign(input));
+}
+
 /**
  * Verifies that a proof was made for this token, for this audience, by the key given. Throws `svid/invalid`.
  * @param wit the token it proves possession for, exactly as presented
@@ -52,8 +70,7 @@ export async function verifyWitProof(
   if (audience === '' || !(Array.isArray(aud) ? aud : [aud]).includes(audience))
     throw refused(`it is for audience ${quote(aud)}, not for ${quote(audience)}`);
   if (typeof jti !== 'string' || jti === '') throw refused('it has no name of its own ("jti")');
-  if (wth !== createHash('sha256').update(wit, 'latin1').digest('base64url'))
-    throw refused('it was made for another token');
+  if (wth !== hashOf(wit)) throw refused('it was made for another token');
   if (exp === undefined) throw refused('it has no expiry');
   const expiresAt = instant(exp, 'expiry', refused);
   if (now >= expiresAt + leeway) throw refused(`it expired at ${iso(expiresAt)}; the time here is ${iso(now)}`);
@@ -88,6 +105,8 @@ export function witFromHeaders(headers: { readonly [name: string]: string | read
   };
   return { token: one(witHeader), proof: one(proofHeader) };
 }
+
+const hashOf = (wit: string): string => createHash('sha256').update(wit, 'latin1').digest('base64url');
 
 /** Whether a text is a token that calls itself a WIT-SVID, right or not. */
 function isWit(text: string): boolean {

@@ -20,6 +20,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     workloadKeyType: 'ec-p256',
     agentKeyType: 'ec-p256',
     x509SvidCacheSize: 1000,
+    witSvids: { enabled: false, keyType: 'ec-p256' },
     jwtSvidCacheSize: 1000,
     syncInterval: 5000,
     allowUnauthenticatedVerifiers: false,

@@ -18,7 +18,7 @@ suite('workload scripts', async () => {
   let env: Record<string, string>;
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'mutual-wl-'));
-    up = await startUp(directory);
+    up = await startUp(directory, ['--wit-svids']);
     env = { ...up.env, MUTUAL_AGENT_ADMIN_SOCKET: join(directory, '.mutual/agent/private/admin.sock') };
   });
   after(async () => {

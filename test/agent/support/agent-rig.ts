@@ -11,7 +11,8 @@ import { serverLink } from '../../../agent/link.ts';
 import { makeRenewal } from '../../../agent/renew.ts';
 import type { WorkloadSvid, World } from '../../../agent/state.ts';
 import { makeSync } from '../../../agent/sync.ts';
-import type { KeyType } from '../../../src/crypto/algorithms.ts';
+import { makeWitCache } from '../../../agent/wit-cache.ts';
+import type { ClassicKeyType, KeyType } from '../../../src/crypto/algorithms.ts';
 import { parseCertificate, splitCertificates } from '../../../src/crypto/certificate.ts';
 import { silentLog } from '../../../src/log.ts';
 import type { Channel } from '../../../src/rpc/connect.ts';
@@ -30,6 +31,9 @@ export interface RigOptions {
   capacity?: number;
   jwtCapacity?: number;
   keyType?: KeyType;
+  /** Offers WIT-SVIDs. */
+  wits?: boolean;
+  witKeyType?: ClassicKeyType;
   world?: World;
   svids?: readonly WorkloadSvid[];
   units?: readonly number[];
@@ -62,7 +66,10 @@ export async function agentRig(options: RigOptions = {}) {
     link,
     cache,
     interval: 5_000,
-    onReturn: () => renewal.retry(),
+    onReturn: () => {
+      renewal.retry();
+      wits?.retry();
+    },
   });
   const renewal = makeRenewal({
     clock,
@@ -74,6 +81,8 @@ export async function agentRig(options: RigOptions = {}) {
     availabilityTarget: undefined,
   });
   const jwts = makeJwtCache({ clock, random, link, cache, capacity: options.jwtCapacity ?? 1000 });
+  const shared = { clock, random, log: silentLog, link, cache, availabilityTarget: undefined };
+  const wits = options.wits ? makeWitCache({ ...shared, keyType: options.witKeyType ?? 'ec-p256' }) : undefined;
   const record = await attestedRecord(server);
   link.renewed(record);
 
@@ -92,6 +101,7 @@ export async function agentRig(options: RigOptions = {}) {
     cache,
     clock,
     jwts,
+    wits,
     catchUp: sync.catchUp,
     agentId: () => record.id,
     ready: () => sync.status().lastSuccess > 0,
@@ -108,12 +118,14 @@ export async function agentRig(options: RigOptions = {}) {
     sync,
     renewal,
     jwts,
+    wits,
     record,
     failures,
     /** Starts synchronisation and issuing, and lets them settle. */
     async start(): Promise<void> {
       run(sync.run(signal));
       run(renewal.run(signal));
+      if (wits) run(wits.run(signal));
       await clock.advance(0);
       await clock.advance(0);
     },
@@ -140,8 +152,13 @@ export type Rig = Awaited<ReturnType<typeof agentRig>>;
 export const api = 'SpiffeWorkloadAPI';
 
 /** A stream whose messages are taken one at a time; `pending` says whether the next one is not there yet. */
-export function follow(channel: Channel, method: string, clock: { advance(ms: number): Promise<void> }) {
-  const stream = channel.stream(api, method, {}, { metadata: header });
+export function follow(
+  channel: Channel,
+  method: string,
+  clock: { advance(ms: number): Promise<void> },
+  request: object = {},
+) {
+  const stream = channel.stream(api, method, request, { metadata: header });
   return {
     async next(): Promise<any> {
       const { value, done } = await stream.next();

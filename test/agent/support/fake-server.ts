@@ -8,6 +8,7 @@ import { serverApi } from '../../../agent/server-api.ts';
 import type { NodeRecord } from '../../../agent/state.ts';
 import { parseCertificate } from '../../../src/crypto/certificate.ts';
 import { parseCsr } from '../../../src/crypto/csr.ts';
+import { publicJwk } from '../../../src/crypto/jwk.ts';
 import { type DenialReason, Fault, Status } from '../../../src/errors.ts';
 import type { Caller } from '../../../src/rpc/caller.ts';
 import type { Call, Send, Service } from '../../../src/rpc/serve.ts';
@@ -49,6 +50,10 @@ export interface FakeServer {
   agentTtl: number;
   svidTtl: number;
   jwtTtl: number;
+  /** How long WIT-SVIDs live; 0 while it issues none. */
+  witTtl: number;
+  /** The `kid` of WIT-SVIDs. */
+  witKeyId: string;
   /** Refuses every call with this. */
   outage: Fault | undefined;
   /** Answers for a method in place of the usual ones. */
@@ -77,6 +82,8 @@ export interface FakeServer {
   put(entry: Partial<Entry> & { id: string }): Entry;
   remove(id: string): void;
   putBundle(bundle: Bundle): void;
+  /** Issues WIT-SVIDs from now on, signed by the authority's JWT key under names of their own; some may be tainted. */
+  offerWits(ttl?: number, tainted?: readonly string[]): void;
   count(method: string): number;
 }
 
@@ -102,6 +109,8 @@ export function fakeServer(clock: Clock): FakeServer {
     agentTtl: 3_600_000,
     svidTtl: 3_600_000,
     jwtTtl: 300_000,
+    witTtl: 0,
+    witKeyId: 'wit-1',
     outage: undefined,
     instead: new Map(),
     challenges: [],
@@ -161,6 +170,13 @@ export function fakeServer(clock: Clock): FakeServer {
     putBundle(bundle) {
       server.bundles.set(bundle.trustDomain, bundle);
       changed();
+    },
+    offerWits(ttl = 3_600_000, tainted = []) {
+      server.witTtl = ttl;
+      const [key] = server.authority.bundle().jwtAuthorities;
+      const named = (keyId: string) => ({ ...key!, keyId, tainted: tainted.includes(keyId) });
+      const names = new Set([...tainted, server.witKeyId]);
+      server.putBundle({ ...server.bundles.get(domain)!, witAuthorities: [...names].map(named) });
     },
     count: (method) => server.calls.filter((one) => one === method).length,
   };
@@ -258,6 +274,19 @@ export function fakeServer(clock: Clock): FakeServer {
     throw new Fault('state/refused', `unknown attestation type ${data.type}`);
   };
 
+  const newWit = ({ entry_id, public_key, signing_algorithm }: any): object => {
+    const entry = server.entries.get(entry_id);
+    if (entry === undefined)
+      return { status: { code: Status.NOT_FOUND, message: 'entry not found or not authorized' } };
+    const now = Math.floor(clock.now() / 1000);
+    const exp = now + server.witTtl / 1000;
+    const cnf = { jwk: { ...publicJwk(public_key), alg: signing_algorithm } };
+    const claims = { sub: entry.spiffeId, aud: undefined, iat: now, exp, jti: `${made++}`, cnf };
+    const token = server.authority.jwt(claims, { typ: 'wit+jwt', kid: server.witKeyId });
+    const svid = { token, id: idToWire(entry.spiffeId), issued_at: now, expires_at: exp };
+    return { status: { code: 0, message: 'OK' }, svid };
+  };
+
   const authorized = (): Entry[] => [...server.entries.values()];
   const services: Service[] = [
     agentService,
@@ -337,6 +366,12 @@ export function fakeServer(clock: Clock): FakeServer {
             const jti = `${made++}`;
             const token = server.authority.jwt({ sub: entry.spiffeId, aud: audience, iat: now, exp, jti });
             return { svid: { token, id: idToWire(entry.spiffeId), issued_at: now, expires_at: exp } };
+          }),
+        BatchNewWITSVID: ({ params }: any) =>
+          or('BatchNewWITSVID', () => {
+            if (server.witTtl === 0) throw new Fault('method/unimplemented', 'unknown method BatchNewWITSVID');
+            if (params.length > 500) throw new Fault('limit/exceeded', 'too many');
+            return { results: params.map(newWit) };
           }),
       },
     },

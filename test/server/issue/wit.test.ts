@@ -74,7 +74,7 @@ for (const [at, type] of types.entries()) {
 
     const wth = createHash('sha256').update(token).digest('base64url');
     const proof = await signJwt(
-      { alg: classicKeyTypes[held].jwa, typ: 'wpt+jwt', kid: '' },
+      { alg: classicKeyTypes[held].jwa, typ: 'wpt+jwt' },
       { aud: 'db', exp: seconds + 30, jti: 'x', wth },
       async (input) => own.sign(input, 'raw'),
     );

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { spkiOfJwk } from '../../../src/crypto/jwk.ts';
-import { longestProof, verifyWitProof, witFromHeaders } from '../../../src/spiffe/wit-proof.ts';
+import { classicKeyTypes, generateKey } from '../../../src/crypto/algorithms.ts';
+import { privateJwk, spkiOfJwk } from '../../../src/crypto/jwk.ts';
+import { jwkSigner } from '../../../src/crypto/jwk-signer.ts';
+import { decodeJwt } from '../../../src/crypto/jwt.ts';
+import {
+  longestProof,
+  makeWitProof,
+  proofLife,
+  verifyWitProof,
+  witFromHeaders,
+} from '../../../src/spiffe/wit-proof.ts';
 import { testAuthority } from '../../support/ca.ts';
 import { fault } from '../../support/fault.ts';
 import { testWits } from '../../support/wit.ts';
@@ -30,6 +39,22 @@ test('WIT-24 WIT-25 a proof ends at its expiry, and may not be made to last long
 test('WIT-26 a proof carries the name by which a recipient knows that it was used', async () => {
   assert.equal((await verify(wits.proof(wit, { jti: 'two' }))).id, 'two');
 });
+
+for (const keyType of ['ec-p256', 'ec-p384', 'rsa-2048'] as const) {
+  test(`WIT-24 WIT-25 a proof made with a ${keyType} key is one, for its audience and half a minute`, async () => {
+    const { privateKey } = generateKey(keyType);
+    const signer = jwkSigner(JSON.stringify(privateJwk(privateKey, classicKeyTypes[keyType].jwa)));
+    const made = makeWitProof(wit, signer, 'audience', 'x', now + 999);
+    assert.deepEqual(await verifyWitProof(made, wit, signer, 'audience', now + 999), {
+      id: 'x',
+      expiresAt: now + 30_000,
+    });
+    assert.deepEqual(decodeJwt(made).header, { alg: signer.alg, typ: 'wpt+jwt' });
+    await assert.rejects(verifyWitProof(made, wit, signer, 'audience', now + proofLife), fault('svid/invalid'));
+    await assert.rejects(verifyWitProof(made, wit, signer, 'other', now), fault('svid/invalid', /for audience/));
+    assert.throws(() => makeWitProof(wit, signer, '', 'x', now), fault('input/invalid'));
+  });
+}
 
 const refused: [name: string, proof: () => string, why: RegExp][] = [
   ['the typ of a WIT', () => wits.proof(wit, {}, { typ: 'wit+jwt' }), /its type/],
