@@ -1,15 +1,17 @@
 /**
  * What the agent knows: the authorised entries, the bundles, and the SVIDs of workloads. One writer each (sync writes the
- * world, renew the SVIDs); the sockets read it through `Identities`, which tell a reader of every change that concerns it.
+ * world, renew the SVIDs); the sockets read it through `Identities` (identity-sets.ts), which tell a reader of every change
+ * that concerns it.
  */
 import type { Fault } from '../src/errors.ts';
 import type { Clock } from '../src/run/clock.ts';
 import { type Live, live } from '../src/run/live.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
 import type { TrustDomain } from '../src/spiffe/id.ts';
-import { type Selector, selectorSet } from '../src/spiffe/selector.ts';
+import type { Selector } from '../src/spiffe/selector.ts';
 import { type AuthorizedEntry, isForWorkloads, sameRevision } from './authorized.ts';
 import { entryIndex } from './entry-index.ts';
+import { type Identities, identitySets } from './identity-sets.ts';
 import { nothingRevoked, type Revocations, sameRevocations } from './revocations.ts';
 import type { WorkloadSvid, World } from './state.ts';
 
@@ -27,21 +29,6 @@ export interface WorldChange {
   readonly logId: string;
 }
 
-/** The identities that one set of selectors is entitled to. */
-export interface Identities {
-  readonly selectors: readonly Selector[];
-  /** Oldest first; no entry for stores and none below /spire. */
-  readonly entries: readonly AuthorizedEntry[];
-  /** Foreign trust domains that an entry federates with and whose bundle is here. */
-  readonly federated: readonly Bundle[];
-  /** Kept until something that concerns these entries changes, or until `until` (Unix ms), whichever is first. */
-  memo<T>(name: string, make: () => { value: T; until: number }): T;
-  /** Whether each entry has an SVID to serve, or has been refused one. */
-  complete(): boolean;
-  /** Calls `told` after each change that concerns these identities, and keeps their SVIDs at hand; the returned function ends it. */
-  follow(told: () => void): () => void;
-}
-
 export interface Cache {
   readonly trustDomain: TrustDomain;
   readonly entries: ReadonlyMap<string, AuthorizedEntry>;
@@ -54,6 +41,8 @@ export interface Cache {
   readonly position: { readonly position: bigint; readonly logId: string };
   /** Rises at every change of world or SVIDs. */
   readonly changes: Live<number>;
+  /** Rises with the position and at every change of entries, bundles or what is revoked. */
+  readonly worldChanges: number;
   /** Entries that are to have an SVID now, least recently used first. */
   readonly wanted: ReadonlySet<string>;
   readonly svids: ReadonlyMap<string, WorkloadSvid>;
@@ -78,27 +67,8 @@ export interface Cache {
   clear(): void;
 }
 
-/** Entries that are the same for several selector sets share what is made of them. */
-interface EntrySet {
-  readonly key: string;
-  entries: readonly AuthorizedEntry[];
-  readonly memo: Map<string, { value: unknown; until: number }>;
-  readonly users: Set<Follower>;
-  references: number;
-}
-
-interface Follower {
-  readonly held: ReadonlySet<Selector>;
-  seen: number;
-  set: EntrySet;
-  readonly told: Set<() => void>;
-}
-
 /** Expired entries remembered. */
 const mostLapsed = 100;
-
-/** Selector sets kept beside those that are followed. */
-const idleSelectorSets = 1_000;
 
 /**
  * Makes the cache from what was kept, if anything was.
@@ -125,11 +95,8 @@ export function makeCache(options: {
   const followed = new Map<string, number>();
   const changes = live(0);
   const wants = new Set<() => void>();
-  const sets = new Map<string, EntrySet>();
-  const followers = new Map<string, Follower>();
-  const views = new WeakMap<object, Identities>();
   let position = { position: 0n, logId: '' };
-  let version = 0;
+  let worldChanges = 0;
 
   const now = (): number => clock.now();
   const isCurrent = (entry: AuthorizedEntry): boolean => entry.expiresAt === 0 || entry.expiresAt * 1000 > now();
@@ -170,67 +137,32 @@ export function makeCache(options: {
     return more;
   };
 
-  // Selector sets and what is made of the entries they match.
-  const entrySet = (entries: readonly AuthorizedEntry[]): EntrySet => {
-    const key = entries.map(({ id }) => id).join('\n');
-    let set = sets.get(key);
-    if (set === undefined) {
-      set = { key, entries, memo: new Map(), users: new Set(), references: 0 };
-      sets.set(key, set);
-    }
-    set.entries = entries;
-    set.references++;
-    return set;
-  };
-  const release = (set: EntrySet): void => {
-    if (--set.references === 0) sets.delete(set.key);
-  };
   const match = (held: ReadonlySet<Selector>): readonly AuthorizedEntry[] =>
     index.match(held).filter((entry) => isForWorkloads(entry) && isCurrent(entry));
-  const unfollowEntries = (set: EntrySet): void => {
-    for (const { id } of set.entries) {
-      const left = (followed.get(id) ?? 1) - 1;
-      if (left === 0) followed.delete(id);
-      else followed.set(id, left);
-    }
-  };
-  const followEntries = (set: EntrySet): boolean => {
-    let more = false;
-    for (const { id } of set.entries) {
-      followed.set(id, (followed.get(id) ?? 0) + 1);
-      more = want(id) || more;
-    }
-    return more;
-  };
-  /** Brings a follower to the present world; whether it is entitled to something else now. */
-  const refresh = (follower: Follower): boolean => {
-    if (follower.seen === version) return false;
-    follower.seen = version;
-    const before = follower.set;
-    const after = entrySet(match(follower.held));
-    const isFollowed = follower.told.size > 0;
-    if (isFollowed) {
-      before.users.delete(follower);
-      after.users.add(follower);
-      unfollowEntries(before);
-      if (followEntries(after)) wantMore();
-    }
-    follower.set = after;
-    release(before);
-    return before !== after;
-  };
-  const tell = (told: Iterable<Follower>): void => {
-    for (const follower of [...told]) for (const one of [...follower.told]) one();
-  };
-  const forgetIdle = (): void => {
-    if (followers.size <= idleSelectorSets) return;
-    for (const [key, follower] of followers) {
-      if (follower.told.size > 0) continue;
-      followers.delete(key);
-      release(follower.set);
-      return;
-    }
-  };
+  const sets = identitySets({
+    now,
+    match,
+    bundlesOf: (domains) => [...domains].sort().flatMap((domain) => bundles.get(domain) ?? []),
+    settled: (entry) => servable(entry) !== undefined || refusals.has(entry.id),
+    keep(entries) {
+      let more = false;
+      for (const { id } of entries) {
+        followed.set(id, (followed.get(id) ?? 0) + 1);
+        more = want(id) || more;
+      }
+      trim();
+      return more;
+    },
+    release(entries) {
+      for (const { id } of entries) {
+        const left = (followed.get(id) ?? 1) - 1;
+        if (left === 0) followed.delete(id);
+        else followed.set(id, left);
+      }
+      trim();
+    },
+    wantMore,
+  });
 
   const cache: Cache = {
     trustDomain,
@@ -242,6 +174,9 @@ export function makeCache(options: {
       return position;
     },
     changes,
+    get worldChanges() {
+      return worldChanges;
+    },
     wanted,
     svids,
     onWant(told) {
@@ -273,31 +208,24 @@ export function makeCache(options: {
       }
       const domains = applyBundles(change);
       position = { position: change.position, logId: change.logId };
+      worldChanges++;
       const revoked = change.revocations;
       const isRevoking = revoked !== undefined && !sameRevocations(revoked, revocations.value);
       if (isRevoking) revocations.set(revoked);
       if (touched.size === 0 && domains.size === 0 && !isRevoking) return;
 
-      version++;
-      const toTell = new Set<Follower>();
-      for (const set of sets.values()) {
-        const concerned =
-          isRevoking ||
-          domains.has(trustDomain) ||
-          set.entries.some(
+      const concerned = domains.has(trustDomain) || isRevoking;
+      const toTell = sets.renew(
+        (entries) =>
+          concerned ||
+          entries.some(
             ({ id, federatesWith }) => touched.has(id) || federatesWith.some((domain) => domains.has(domain)),
-          );
-        if (!concerned) continue;
-        set.memo.clear();
-        for (const follower of set.users) toTell.add(follower);
-      }
-      for (const follower of followers.values()) {
-        if (follower.told.size > 0 && refresh(follower)) toTell.add(follower);
-      }
+          ),
+      );
       trim();
       prefetch();
       wantMore();
-      tell(toTell);
+      sets.tell(toTell);
       changed();
     },
     putBundle(bundle) {
@@ -320,27 +248,18 @@ export function makeCache(options: {
         taken.add(svid.entryId);
       }
       if (taken.size === 0) return;
-      tellOf(taken);
+      sets.changed(taken);
       changed();
     },
     refuse(entryIds, fault) {
       const fresh = new Set(entryIds.filter((id) => index.byId.has(id) && !refusals.has(id)));
       for (const id of entryIds) if (index.byId.has(id)) refusals.set(id, fault);
-      if (fresh.size > 0) tellOf(fresh);
+      if (fresh.size > 0) sets.changed(fresh);
     },
     refusal: (entryId) => refusals.get(entryId),
     lapsed,
     svidFor: servable,
-    identities(selectors) {
-      // An attested process brings the same array with each call: sorting it anew would be a tenth of the call.
-      let seen = views.get(selectors);
-      if (seen === undefined) {
-        const sorted = selectorSet(selectors);
-        seen = view(sorted, new Set(sorted), sorted.join('\n'));
-        views.set(selectors, seen);
-      }
-      return seen;
-    },
+    identities: sets.of,
     expire() {
       const gone: string[] = [];
       let next = Number.POSITIVE_INFINITY;
@@ -392,70 +311,6 @@ export function makeCache(options: {
     for (const domain of gone) if (domain !== trustDomain && bundles.delete(domain)) domains.add(domain);
     if (domains.has(trustDomain)) ownBundle.set(bundles.get(trustDomain)!);
     return domains;
-  }
-
-  function tellOf(entryIds: ReadonlySet<string>): void {
-    const toTell = new Set<Follower>();
-    for (const set of sets.values()) {
-      if (!set.entries.some(({ id }) => entryIds.has(id))) continue;
-      set.memo.clear();
-      for (const follower of set.users) toTell.add(follower);
-    }
-    tell(toTell);
-  }
-
-  /** The follower of a selector set, brought to the present; made again when it was idle for too long. */
-  function followerOf(held: ReadonlySet<Selector>, key: string): Follower {
-    const there = followers.get(key);
-    if (there !== undefined) {
-      refresh(there);
-      return there;
-    }
-    const follower: Follower = { held, seen: version, set: entrySet(match(held)), told: new Set() };
-    followers.set(key, follower);
-    forgetIdle();
-    return follower;
-  }
-
-  function view(selectors: readonly Selector[], held: ReadonlySet<Selector>, key: string): Identities {
-    const current = (): EntrySet => followerOf(held, key).set;
-    return {
-      selectors,
-      get entries() {
-        return current().entries;
-      },
-      get federated() {
-        const domains = new Set(current().entries.flatMap((entry) => entry.federatesWith));
-        return [...domains].sort().flatMap((domain) => bundles.get(domain) ?? []);
-      },
-      memo<T>(name: string, make: () => { value: T; until: number }): T {
-        const { memo } = current();
-        const kept = memo.get(name);
-        if (kept !== undefined && kept.until > now()) return kept.value as T;
-        const made = make();
-        memo.set(name, made);
-        return made.value;
-      },
-      complete: () => current().entries.every((entry) => servable(entry) !== undefined || refusals.has(entry.id)),
-      follow(told) {
-        const follower = followerOf(held, key);
-        const isFirst = follower.told.size === 0;
-        const one = (): void => told();
-        follower.told.add(one);
-        if (isFirst) {
-          follower.set.users.add(follower);
-          const more = followEntries(follower.set);
-          trim();
-          if (more) wantMore();
-        }
-        return () => {
-          if (!follower.told.delete(one) || follower.told.size > 0) return;
-          follower.set.users.delete(follower);
-          unfollowEntries(follower.set);
-          trim();
-        };
-      },
-    };
   }
 
   if (options.world !== undefined) {

@@ -6,7 +6,8 @@ import { Fault, Status } from '../../src/errors.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import type { Selector } from '../../src/spiffe/selector.ts';
-import type { Cache, Identities } from '../cache.ts';
+import type { Cache } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import type { WorkloadAttestor } from '../workload/attest.ts';
 
 export interface CallerPorts {

@@ -8,7 +8,7 @@ import { Fault } from '../../src/errors.ts';
 import type { Call, Encoded, Send, Service } from '../../src/rpc/serve.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
 import { selectorsFromWire, type WireSelector } from '../../src/wire/id.ts';
-import type { Identities } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import { type JwtCache, readAudience } from '../jwt-cache.ts';
 import { type CallerPorts, entitled, noIdentity } from './caller.ts';
 import { allBundles, delegatedJwtSvids, delegatedX509Svids } from './delegated-messages.ts';

@@ -1,7 +1,7 @@
 /** Requests of both kinds of stream: what they may hold, and what is written of a client that rejects an answer. */
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call } from '../../src/rpc/serve.ts';
-import type { Identities } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import type { SayOnce } from './say-once.ts';
 import { type SecretSource, secretType } from './sds-secrets.ts';
 import { type ClientNode, hash } from './sds-validator.ts';

@@ -8,7 +8,8 @@ import { messageCodec } from '../../src/rpc/load.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { type TrustDomain, trustDomainId } from '../../src/spiffe/id.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
-import type { Cache, Identities } from '../cache.ts';
+import type { Cache } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import type { WorkloadSvid } from '../state.ts';
 import { allDomains, type Content, hash, oneDomain, type Validator } from './sds-validator.ts';
 

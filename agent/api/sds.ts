@@ -11,7 +11,7 @@ import { Fault } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
 import type { Call, Encoded, Send, Service } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
-import type { Identities } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import { type CallerPorts, entitled } from './caller.ts';
 import { type Conversation, converse } from './converse.ts';
 import { sayOnce } from './say-once.ts';

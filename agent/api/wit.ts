@@ -6,7 +6,7 @@ import { asFault, Fault, quote, Status } from '../../src/errors.ts';
 import type { Call, Encoded, Handler, Send } from '../../src/rpc/serve.ts';
 import { parseId } from '../../src/spiffe/id.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
-import type { Identities } from '../cache.ts';
+import type { Identities } from '../identity-sets.ts';
 import type { WitCache } from '../wit-cache.ts';
 import { entitled, redacted } from './caller.ts';
 import { follow } from './follow.ts';
