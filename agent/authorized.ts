@@ -37,6 +37,9 @@ export const caps = {
   bundles: 10_000,
 } as const;
 
+/** One list for all the entries that federate with nobody. */
+const nowhere: readonly TrustDomain[] = Object.freeze([]);
+
 /** Reads one entry of `trustDomain`. Throws `input/invalid` or `id/invalid`; an entry of another trust domain is refused. */
 export function readEntry(wire: WireEntry, trustDomain: TrustDomain): AuthorizedEntry {
   const what = `entry ${quote(wire.id)}`;
@@ -57,7 +60,8 @@ export function readEntry(wire: WireEntry, trustDomain: TrustDomain): Authorized
     id: entry.id,
     spiffeId: entry.spiffeId,
     selectors: entry.selectors,
-    federatesWith: entry.federatesWith.filter((other) => other !== trustDomain),
+    federatesWith:
+      entry.federatesWith.length === 0 ? nowhere : entry.federatesWith.filter((other) => other !== trustDomain),
     admin: entry.admin,
     downstream: entry.downstream,
     expiresAt: entry.expiresAt,

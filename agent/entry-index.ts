@@ -15,46 +15,58 @@ export interface EntryIndex {
 
 export function entryIndex(): EntryIndex {
   const byId = new Map<string, AuthorizedEntry>();
-  const hooks = new Map<string, Selector>();
-  const hanging = new Map<Selector, Set<string>>();
+  // Most selectors that entries hang under hold one: a set for each would be the larger half of the index.
+  const hanging = new Map<Selector, AuthorizedEntry | Set<AuthorizedEntry>>();
+  const under = (selector: Selector): Iterable<AuthorizedEntry> => {
+    const there = hanging.get(selector);
+    return there === undefined ? [] : there instanceof Set ? there : [there];
+  };
+  const countUnder = (selector: Selector): number => {
+    const there = hanging.get(selector);
+    return there === undefined ? 0 : there instanceof Set ? there.size : 1;
+  };
 
-  const unhook = (id: string): void => {
-    const hook = hooks.get(id);
-    if (hook === undefined) return;
-    hooks.delete(id);
-    const there = hanging.get(hook);
-    there?.delete(id);
-    if (there?.size === 0) hanging.delete(hook);
+  const unhook = (entry: AuthorizedEntry): void => {
+    for (const selector of entry.selectors) {
+      const there = hanging.get(selector);
+      if (there === entry) hanging.delete(selector);
+      else if (there instanceof Set && there.delete(entry) && there.size === 0) hanging.delete(selector);
+      else continue;
+      return;
+    }
+  };
+  const hook = (entry: AuthorizedEntry): void => {
+    let selector: Selector | undefined;
+    let fewest = Number.POSITIVE_INFINITY;
+    for (const one of entry.selectors) {
+      const count = countUnder(one);
+      if (count < fewest) [selector, fewest] = [one, count];
+    }
+    if (selector === undefined) return;
+    const there = hanging.get(selector);
+    if (there === undefined) hanging.set(selector, entry);
+    else if (there instanceof Set) there.add(entry);
+    else hanging.set(selector, new Set([there, entry]));
   };
 
   return {
     byId,
     set(entry) {
-      unhook(entry.id);
+      const before = byId.get(entry.id);
+      if (before !== undefined) unhook(before);
       byId.set(entry.id, entry);
-      let hook: Selector | undefined;
-      let fewest = Number.POSITIVE_INFINITY;
-      for (const selector of entry.selectors) {
-        const size = hanging.get(selector)?.size ?? 0;
-        if (size < fewest) [hook, fewest] = [selector, size];
-      }
-      if (hook === undefined) return;
-      hooks.set(entry.id, hook);
-      const there = hanging.get(hook);
-      if (there === undefined) hanging.set(hook, new Set([entry.id]));
-      else there.add(entry.id);
+      hook(entry);
     },
     delete(id) {
-      unhook(id);
+      const entry = byId.get(id);
+      if (entry === undefined) return false;
+      unhook(entry);
       return byId.delete(id);
     },
     match(held) {
       const found: AuthorizedEntry[] = [];
       for (const selector of held) {
-        for (const id of hanging.get(selector) ?? []) {
-          const entry = byId.get(id)!;
-          if (matches(entry.selectors, held)) found.push(entry);
-        }
+        for (const entry of under(selector)) if (matches(entry.selectors, held)) found.push(entry);
       }
       return found.sort(oldestFirst);
     },
