@@ -2,7 +2,7 @@
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
-import { boundHeap } from '../src/run/heap.ts';
+import { boundHeap, giveBackWhenIdle } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { startAgent } from './agent.ts';
 import { readAgentOptions } from './config.ts';
@@ -26,12 +26,15 @@ export async function runAgent(sources: Sources): Promise<void> {
   };
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
+  let stopGivingBack = (): void => {};
   try {
     const agent = await started;
     growNursery();
+    stopGivingBack = giveBackWhenIdle(clock);
     await agent.closed;
     await agent.close();
   } finally {
+    stopGivingBack();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
     process.off('SIGUSR2', reopen);

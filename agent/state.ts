@@ -124,10 +124,11 @@ export async function openState(
     writes = turn.catch(() => {});
     return turn.then(() => {});
   };
-  const write = (path: string, document: object): Promise<void> => {
-    const content = Buffer.from(JSON.stringify({ version, trust_domain: trustDomain, ...document }));
+  const write = (path: string, document: object, list?: List): Promise<void> => {
+    const pieces = inPieces({ version, trust_domain: trustDomain, ...document }, list);
     const isSecret = path !== paths.world;
-    return inTurn(async () => writeFileAtomic(path, seal && isSecret ? await seal.seal(content) : content, 0o600));
+    const content = seal && isSecret ? seal.seal(Buffer.from([...pieces].join(''))) : pieces;
+    return inTurn(async () => writeFileAtomic(path, await content, 0o600));
   };
 
   const own = await read(paths.node);
@@ -154,18 +155,14 @@ export async function openState(
       });
     },
     async saveWorld(world) {
-      if (!forgotten) await write(paths.world, worldTo(world));
+      const { entries, ...others } = world;
+      // As they are now: what changes while they are written comes with the next writing.
+      const list = { name: 'entries', items: [...entries.values()], print: (entry: AuthorizedEntry) => entry };
+      if (!forgotten) await write(paths.world, worldTo(others), list);
     },
     async saveSvids(svids) {
       if (!keepKeys || forgotten) return;
-      await write(paths.svids, {
-        svids: svids.map((svid) => ({
-          ...heldTo(svid),
-          entry_id: svid.entryId,
-          revision: svid.revision,
-          created_at: svid.createdAt,
-        })),
-      });
+      await write(paths.svids, {}, { name: 'svids', items: svids, print: workloadTo });
     },
     async forget(trust) {
       // What is written later, at the end of the program, must not bring anything back.
@@ -174,6 +171,30 @@ export async function openState(
       await inTurn(() => Promise.all([rm(paths.world, { force: true }), rm(paths.svids, { force: true })]));
     },
   };
+}
+
+/** A list at the end of a document, which may be too long to be printed at once. */
+interface List<T = any> {
+  readonly name: string;
+  readonly items: readonly T[];
+  print(item: T): object;
+}
+
+/** Characters in a piece: a fraction of a millisecond of printing. */
+const pieceLength = 64 << 10;
+
+/** A JSON document in pieces. Nobody waits while twenty thousand entries are printed, and no text holds them all. */
+function* inPieces(document: object, list: List | undefined): Iterable<string> {
+  const start = JSON.stringify(document);
+  if (list === undefined) return yield start;
+  let piece = `${start.slice(0, -1)},${JSON.stringify(list.name)}:[`;
+  for (const [at, item] of list.items.entries()) {
+    piece += `${at === 0 ? '' : ','}${JSON.stringify(list.print(item))}`;
+    if (piece.length < pieceLength) continue;
+    yield piece;
+    piece = '';
+  }
+  yield `${piece}]}`;
 }
 
 async function opened(sealed: Buffer, path: string, seal: Sealer | undefined): Promise<Buffer> {
@@ -262,11 +283,17 @@ const workloadFrom = (document: any): WorkloadSvid => ({
   createdAt: number(document.created_at),
 });
 
-function worldTo(world: World): object {
+const workloadTo = (svid: WorkloadSvid): object => ({
+  ...heldTo(svid),
+  entry_id: svid.entryId,
+  revision: svid.revision,
+  created_at: svid.createdAt,
+});
+
+function worldTo(world: Omit<World, 'entries'>): object {
   return {
     position: world.position.toString(),
     log_id: world.logId,
-    entries: [...world.entries.values()],
     bundles: [...world.bundles.values()].map(bundleTo),
     ...(world.revoked && { crls: world.revoked.ders.map(base64), denied_tokens: world.revoked.denied }),
   };

@@ -8,9 +8,14 @@ import { dirname } from 'node:path';
 /**
  * Puts `data` in the place of a file: written beside it, flushed, renamed over it, and the folder flushed. A reader sees
  * the old content or the new; after a crash likewise. The file has exactly `mode`, whatever the umask, from its first byte.
+ * @param data whole, or in pieces, between which others have their turn
  * @param mode permission bits, such as 0o600
  */
-export async function writeFileAtomic(path: string, data: string | Uint8Array, mode: number): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  data: string | Uint8Array | Iterable<string>,
+  mode: number,
+): Promise<void> {
   const beside = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     // O_EXCL: a link that someone put there is not followed.

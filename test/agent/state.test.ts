@@ -54,6 +54,17 @@ test('what was saved comes back as it was', async (t) => {
   assert.deepEqual(again.dropped, []);
 });
 
+test('a world that is written in many pieces comes back whole', async (t) => {
+  const { directory, state, world } = await filled(t);
+  const [first] = world.entries.values();
+  const many = new Map(Array.from({ length: 2_000 }, (_, at) => [`${at}`, { ...first!, id: `${at}` }]));
+  await state.saveWorld({ ...world, entries: many });
+  await state.saveSvids([]);
+  const again = await openState(directory, domain, true);
+  assert.deepEqual(again.world?.entries, many);
+  assert.deepEqual(again.svids, []);
+});
+
 test('files are 0600 in a 0700 directory, also with an open umask', async (t) => {
   const before = process.umask(0);
   t.after(() => process.umask(before));
