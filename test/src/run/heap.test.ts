@@ -26,3 +26,42 @@ test('a burst of objects leaves the nursery within its bound, where V8 alone wou
   assert.ok(bounded <= 64 << 20, `${bounded} bytes`);
   assert.ok(nurseryAfterABurst('') > bounded);
 });
+
+test('an idle program gives back what a burst left behind, a busy one does not, nor one with little to give', () => {
+  const program = `
+    import { getHeapStatistics } from 'node:v8';
+    import { setTimeout as pause } from 'node:timers/promises';
+    const load = (name) => import(name);
+    const { giveBackWhenIdle } = await load('${heap}');
+    let now = 0;
+    let due = () => {};
+    const clock = { now: () => now, after: (ms, fire) => ((due = () => { now += ms; fire(); }), () => {}) };
+    giveBackWhenIdle(clock);
+    let held = [];
+    const burst = () => { for (let n = 0; n < 1_000_000; n++) held.push({ n }); held = held.filter((_, at) => at % 1000 === 0); };
+    const size = () => getHeapStatistics().total_heap_size >> 20;
+    const sizes = {};
+    burst();
+    sizes.burst = size();
+    while (process.cpuUsage().user < 1_000_000);
+    due();
+    sizes.busy = size();
+    due();
+    sizes.idle = size();
+    burst();
+    due();
+    due();
+    sizes.soon = size();
+    now += 60_000;
+    due();
+    sizes.later = size();
+    console.log(JSON.stringify(sizes));
+  `;
+  const printed = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
+  const sizes = JSON.parse(printed);
+  assert.ok(sizes.burst > 30, printed);
+  assert.ok(sizes.busy > 30, `a program that just worked was stopped for a collection: ${printed}`);
+  assert.ok(sizes.idle < 16, printed);
+  assert.ok(sizes.soon > 30, `twice in a minute: ${printed}`);
+  assert.ok(sizes.later < 16, printed);
+});
