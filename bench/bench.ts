@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N]: our programs and Go's SPIRE on this machine in one run,
+ * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N] [-- --scale]: our programs and Go's SPIRE on this machine in one run,
  * with the same load generator (test/peers/go/load, grpc-go over the public APIs, so that it favours nobody). Each row is
  * measured in turn, A B A B; the table shows medians, their spread and how many times better ours is, bench/results.json
  * all figures. SPIRE runs as delivered but for its rate limits, which are off, as are ours.
@@ -12,7 +12,7 @@ import { installPeers } from '../tools/peers-install.ts';
 import { installBuild } from './installed.ts';
 import { describeMachine } from './machine.ts';
 import { type Make, makes, type Result, summarise } from './result.ts';
-import { type Effort, rows } from './rows.ts';
+import { type Effort, rows, scaleRows } from './rows.ts';
 import { type Side, startSide } from './side.ts';
 import { printTable } from './table.ts';
 
@@ -21,6 +21,7 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
     repeat: { type: 'string' },
+    scale: { type: 'boolean', default: false },
   },
 });
 const effort: Effort = values.quick
@@ -40,7 +41,7 @@ try {
     mutual: await startSide('mutual', place, command),
   };
   const results: Result[] = [];
-  for (const row of rows) {
+  for (const row of values.scale ? scaleRows : rows) {
     if (!row.name.includes(values.only)) continue;
     process.stderr.write(`bench: ${row.name}`);
     const figures: Record<Make, number[][]> = { spire: [], mutual: [] };
@@ -55,7 +56,7 @@ try {
   const machine = describeMachine();
   printTable(results, machine);
   const report = { ...machine, quick: values.quick, repeat, results };
-  if (values.only === '')
+  if (values.only === '' && !values.scale)
     writeFileSync(join(import.meta.dirname, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
 } finally {
   await place.close();

@@ -139,3 +139,39 @@ export const rows: readonly Row[] = [
   },
   memory('memory, after all of this'),
 ];
+
+/** Users of the workloads that hold streams: no process of this machine is theirs. */
+const firstUser = 20_000;
+
+/**
+ * What a large node is like, measured with `--scale` alone: for each side 20,000 entries of its agent, and 500 processes,
+ * each of another user and so with another identity, that hold a stream open.
+ */
+export const scaleRows: readonly Row[] = [
+  {
+    name: '500 streams, 20,000 entries',
+    columns: [
+      { name: 'all opened at once, p50', unit: 'ms' },
+      { name: 'the last', unit: 'ms' },
+      { name: 'new FetchX509SVID, p50', unit: 'ms' },
+      { name: 'new FetchX509SVID, p99', unit: 'ms' },
+      { name: 'agent', unit: 'MB' },
+      { name: 'agent private', unit: 'MB' },
+    ],
+    once: true,
+    async measure(side, { seconds, warm }) {
+      const [streams, entries] = [500, 20_000];
+      const made = (count: number, ...more: string[]): Promise<Event> =>
+        side.load('create-entries', '-parent', alias, '-batch', '500', '-count', String(count), ...more);
+      await made(entries - streams, '-prefix', 'scale');
+      await made(streams, '-prefix', 'held', '-selector', 'unix:uid:%d', '-first', String(firstUser));
+      const holding = await side.hold(streams, firstUser);
+      // A program that tidies up when it is left alone may do so.
+      await pause(30_000);
+      const memory = memoryOf(side.agent.program());
+      const fetched = await side.load('fetch-x509', '-fresh', '-for', `${seconds}s`, '-warm', `${warm}s`);
+      await holding.end();
+      return [holding.opened.p50, holding.opened.max, fetched.p50, fetched.p99, ...memory];
+    },
+  },
+];

@@ -1,5 +1,6 @@
 /** One of the two pairs that are compared: a server, an agent attested to it, and one identity for the load generator. */
-import { readFileSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import {
   type Agent,
   createEntry,
@@ -22,6 +23,11 @@ export interface Side {
   readonly agent: Agent;
   /** Runs a verb of the load generator with the sockets of this side and gives what it reports. Throws when it fails. */
   load(verb: string, ...flags: string[]): Promise<Event>;
+  /**
+   * Lets `count` processes open a stream of FetchX509SVID at once and hold it; the first is of user `firstUser`, the
+   * second of the next. They go with `end`.
+   */
+  hold(count: number, firstUser: number): Promise<{ readonly opened: Event; end(): Promise<unknown> }>;
   /** Time from before `launch` until the waiting load generator has its answer, in ms. */
   timeTo(verb: 'first' | 'answer', launch: () => Promise<void>): Promise<number>;
 }
@@ -55,6 +61,14 @@ export async function startSide(make: Make, place: Place, command: string): Prom
     async load(verb, ...flags) {
       const stdout = await runOk(load, [verb, ...sockets, ...flags], { deadlineMs: 600_000 });
       return JSON.parse(stdout.trimEnd().split('\n').at(-1)!);
+    },
+    async hold(count, firstUser) {
+      // Other users have to come as far as the socket.
+      for (let at = dirname(agent.socket); at.startsWith(place.dir); at = dirname(at)) chmodSync(at, 0o711);
+      const script = join(import.meta.dirname, '../test/peers/py/hold.py');
+      const holder = await place.start('hold', 'python3', [script, agent.socket, String(count), String(firstUser)]);
+      const opened = await holder.event('held', () => true, 600_000);
+      return { opened, end: () => holder.stop() };
     },
     async timeTo(verb, launch) {
       const waiting = await place.start('load', load, [verb, ...sockets]);

@@ -24,7 +24,7 @@ import (
 // options are all flags; a verb reads those that concern it.
 type options struct {
 	socket, admin, server, trustDomain, parent, selector, audience, id, prefix string
-	clients, batch, count, rounds, agents, page                                int
+	clients, batch, count, rounds, agents, page, first                         int
 	seconds, warm, deadline                                                    time.Duration
 	fresh, unique                                                              bool
 }
@@ -50,13 +50,14 @@ func main() {
 	flags.StringVar(&o.server, "server", "", "host:port of the server")
 	flags.StringVar(&o.trustDomain, "trust-domain", "example.org", "trust domain name")
 	flags.StringVar(&o.parent, "parent", "", "SPIFFE ID of the parent of new entries")
-	flags.StringVar(&o.selector, "selector", "", "selector of new entries, type:value")
+	flags.StringVar(&o.selector, "selector", "", "selector of new entries, type:value; %d in it is a number of each")
 	flags.StringVar(&o.audience, "audience", "bench", "audience of tokens")
 	flags.StringVar(&o.id, "id", "", "SPIFFE ID to mint or to wait for")
 	flags.StringVar(&o.prefix, "prefix", "bench", "first path segment of new entries")
 	flags.IntVar(&o.clients, "clients", 1, "clients at once, each on its own connection")
 	flags.IntVar(&o.batch, "batch", 50, "items in one call")
 	flags.IntVar(&o.count, "count", 1000, "items in all")
+	flags.IntVar(&o.first, "first", 0, "the first of those numbers")
 	flags.IntVar(&o.rounds, "rounds", 10, "rounds of propagate")
 	flags.IntVar(&o.agents, "agents", 50, "agents of new-svids")
 	flags.IntVar(&o.page, "page", 1000, "page size of list-entries")

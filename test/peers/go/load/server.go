@@ -141,6 +141,8 @@ func createEntries(ctx context.Context, o options) error {
 			value := o.selector
 			if value == "" {
 				value = fmt.Sprintf("bench:%s-%d-%d", o.prefix, epoch, n)
+			} else if strings.Contains(value, "%d") {
+				value = fmt.Sprintf(value, o.first+n)
 			}
 			kind, text, _ := strings.Cut(value, ":")
 			request.Entries = append(request.Entries, &types.Entry{
