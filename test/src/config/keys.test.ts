@@ -22,7 +22,11 @@ test('secrets of key stores come from their variables alone: no flag, no file, a
     assert.ok(!rowsWithFlag(table).some(({ path }) => secrets.some((secret) => secret.path === path)));
   }
   const reading = await read({}, { MUTUAL_KEYS_SEAL_PASSPHRASE: 'correct horse' });
-  assert.deepEqual(reading.options.keys, { store: 'disk', seal: { by: 'passphrase', passphrase: 'correct horse' } });
+  assert.deepEqual(reading.options.keys, {
+    store: 'disk',
+    shareJwt: false,
+    seal: { by: 'passphrase', passphrase: 'correct horse' },
+  });
   assert.ok(!JSON.stringify(explain(serverTable, reading)).includes('correct horse'));
   await assert.rejects(read({}, {}, 'keys: {seal: {passphrase: correct horse}}\n'), (error: Error) => {
     assert.ok(!error.message.includes('correct horse'));
@@ -51,6 +55,7 @@ keys:
   );
   assert.deepEqual(options.keys, {
     store: 'vault',
+    shareJwt: false,
     vault: {
       address: 'https://vault.example.org:8200',
       namespace: 'team',
