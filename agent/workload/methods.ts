@@ -6,6 +6,7 @@ import { type CgroupFiles, cgroupFiles } from './cgroup.ts';
 import { dockerMethod } from './docker.ts';
 import { k8sMethod } from './k8s.ts';
 import { podmanMethod } from './podman.ts';
+import { slurmMethod } from './slurm.ts';
 import { systemdMethod } from './systemd.ts';
 import { unixMethod } from './unix.ts';
 
@@ -34,6 +35,7 @@ const table: readonly ((options: Options, ports: Ports) => WorkloadMethod | unde
   ({ docker }, { cgroups }) => docker && dockerMethod(docker, cgroups),
   ({ podman }, { cgroups }) => podman && podmanMethod(podman, cgroups),
   ({ k8s }, { clock, cgroups }) => k8s && k8sMethod(k8s, clock, cgroups),
+  ({ slurm }, { cgroups }) => (slurm?.enabled ? slurmMethod(cgroups) : undefined),
   ({ systemd }, { clock, cgroups }) => systemd && systemdMethod(systemd, clock, cgroups),
 ];
 

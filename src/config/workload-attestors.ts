@@ -74,6 +74,9 @@ export const workloadAttestorSections = {
       'Gives what is known of the pod alone, also before kubelet lists the container.',
     ),
   }),
+  slurm: optionalSection('The job and the step of Slurm that a process is in.', {
+    enabled: setting(toggle, true, 'Asks for it; a section with nothing in it is enough.'),
+  }),
   systemd: optionalSection('The systemd unit of a process.', {
     socketPath: setting(socketPath, '/run/dbus/system_bus_socket', 'The socket of the system bus.'),
   }),
