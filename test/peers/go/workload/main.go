@@ -5,6 +5,7 @@
 //	workload bundles  -socket ...
 //	workload validate -socket ... -audience a -token T    asks the agent to validate
 //	workload watch    -socket ...                          one line an update, until stopped
+//	workload wit, watch-wit  -socket ... [-id spiffe://...]  the same of WIT-SVIDs
 //	workload verify-jwt  -bundle FILE -audience a -token T  validates offline with go-spiffe's own JOSE library
 //	workload verify-x509 -bundle FILE -svid FILE             (PEM chain) validates offline
 package main
@@ -45,7 +46,7 @@ type options struct {
 
 func main() {
 	if len(os.Args) < 2 {
-		report.Fail(errors.New("expected x509, jwt, bundles, validate, watch, verify-jwt or verify-x509"))
+		report.Fail(errors.New("expected x509, jwt, bundles, validate, watch, verify-jwt, verify-x509, wit or watch-wit"))
 	}
 	var o options
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
@@ -61,20 +62,21 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if os.Args[1] != "watch" {
+	isWatch := strings.HasPrefix(os.Args[1], "watch")
+	if !isWatch {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, *timeout)
 		defer cancel()
 	}
 	verbs := map[string]func(context.Context, options) error{
 		"x509": fetchX509, "jwt": fetchJWT, "bundles": fetchBundles, "validate": validate, "watch": watch,
-		"verify-jwt": verifyJWT, "verify-x509": verifyX509,
+		"verify-jwt": verifyJWT, "verify-x509": verifyX509, "wit": fetchWIT, "watch-wit": watchWIT,
 	}
 	verb, known := verbs[os.Args[1]]
 	if !known {
 		report.Fail(fmt.Errorf("no such verb %q", os.Args[1]))
 	}
-	if err := verb(ctx, o); err != nil && !(os.Args[1] == "watch" && ctx.Err() != nil) {
+	if err := verb(ctx, o); err != nil && !(isWatch && ctx.Err() != nil) {
 		report.Fail(err)
 	}
 }
