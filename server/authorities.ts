@@ -15,6 +15,7 @@ import { bridgeFrom } from './authority/bridge.ts';
 import { distrustedRoots } from './authority/distrust.ts';
 import { announcedJwt, followUpstream, publishUpward } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
+import { lastSeen } from './authority/last-seen.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
 import { retireSlots } from './authority/slots-document.ts';
 import type { SharedKeys } from './authority/token-keys.ts';
@@ -91,6 +92,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   });
   const ownJwt = jwtKind(caTtl, random);
   const roots = upstreamRoots({ journal: store.journal, bundle, distrusted, x509, log });
+  const seen = upstream && lastSeen(store.journal, ports.serverName, `${upstream.name} ${upstream.at}`);
   const kindOfJwt = upstream?.publishes ? announcedJwt(ownJwt, upstream, bundle, clock) : ownJwt;
   const ofAllServers = ports.sharedTokenKeys && {
     keys: ports.sharedTokenKeys.keys,
@@ -179,8 +181,12 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
   }
 
+  const ownKeys = (): readonly string[] =>
+    [jwt, wit].flatMap((one) => [one?.state().active?.id ?? [], one?.state().prepared?.id ?? []].flat());
+
   async function follow(): Promise<void> {
-    if (upstream) await followUpstream(upstream, x509, bundle, { distrusted, roots, clock, log });
+    if (upstream && seen)
+      await followUpstream(upstream, x509, bundle, { distrusted, roots, lastSeen: seen, ownKeys, clock, log });
   }
 
   async function pruneNowAndThen(): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * What an upstream authority holds, taken into the own bundle: new roots and keys are added, tainted ones marked, and
- * tainted ones that it has no more are taken out. What signs below a tainted root is replaced at once.
+ * those that it has no more are taken out, roots after a look at which they are tainted. What signs below a tainted root is
+ * replaced at once.
  */
 import { authorityId, parseCertificate } from '../../src/crypto/certificate.ts';
 import type { Log } from '../../src/log.ts';
@@ -12,6 +13,7 @@ import type { UpstreamState } from '../upstream/upstream.ts';
 import type { Authority, AuthorityKind } from './authority.ts';
 import type { DistrustedRoots } from './distrust.ts';
 import type { JwtSigner } from './jwt.ts';
+import type { LastSeen, Seen } from './last-seen.ts';
 import type { OwnBundle } from './own-bundle.ts';
 import type { UpstreamRoots } from './upstream-roots.ts';
 import type { X509Signer } from './x509.ts';
@@ -19,6 +21,9 @@ import type { X509Signer } from './x509.ts';
 export interface FollowPorts {
   readonly distrusted: DistrustedRoots;
   readonly roots: UpstreamRoots;
+  readonly lastSeen: LastSeen;
+  /** The `kid`s that this server signs with now or next. */
+  readonly ownKeys: () => readonly string[];
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -28,20 +33,25 @@ export async function followUpstream(
   upstream: SteadyUpstream,
   x509: Authority<X509Signer>,
   bundle: OwnBundle,
-  { distrusted, roots, clock, log }: FollowPorts,
+  { distrusted, roots, lastSeen, ownKeys, clock, log }: FollowPorts,
 ): Promise<void> {
   await roots.heed();
   const state = await upstream.state();
   if (state === undefined) return;
+  const now = seenIn(state);
+  const before = await lastSeen.read();
+  // Only one that holds the whole bundle says by its silence that something is revoked.
+  const missing = state.jwtAuthorities === undefined ? nothingMissing : missingFrom(now, before, ownKeys());
+  const tainted = state.x509Authorities.filter((one) => one.tainted).map(({ certificate }) => rootIdOf(certificate));
   // First of all: whoever learns of a taint here asks this server for what leads elsewhere, once.
-  const left = await leave(x509, state.x509Authorities, log).then(
+  const left = await leave(x509, [...tainted, ...missing.roots], log).then(
     () => undefined,
     (error: unknown) => ({ error }),
   );
   const needed = x509.state().active?.upstream?.id;
   let gone: readonly X509Authority[] = [];
   const after = await bundle.edit((before) => {
-    const merged = merge(before, state, clock.now(), distrusted.of, needed);
+    const merged = merge(before, state, clock.now(), distrusted.of, { needed, missing });
     gone = merged.gone;
     return merged.bundle;
   });
@@ -50,15 +60,36 @@ export async function followUpstream(
     log.warn({ upstreamAuthority: id }, 'root taken out of the bundle, as upstream');
     await x509.forgetRoot(id);
   }
+  // A root that cannot be left yet is not forgotten: it is looked for again.
+  await lastSeen.write({ ...now, roots: [...now.roots, ...missing.roots.filter((id) => id === needed)] });
   if (left) throw left.error;
   // Tainted here and not there, by an operator of this server.
-  await leave(x509, after.x509Authorities, log);
+  await leave(
+    x509,
+    after.x509Authorities.filter((one) => one.tainted).map(({ certificate }) => rootIdOf(certificate)),
+    log,
+  );
 }
 
-/** Replaces what signs below a root that is tainted. */
-async function leave(x509: Authority<X509Signer>, roots: readonly X509Authority[], log: Log): Promise<void> {
+const nothingMissing: Seen = { roots: [], keys: [] };
+
+function seenIn({ x509Authorities, jwtAuthorities = [], witAuthorities = [] }: UpstreamState): Seen {
+  return {
+    roots: x509Authorities.map(({ certificate }) => rootIdOf(certificate)),
+    keys: [...jwtAuthorities, ...witAuthorities].map(({ keyId }) => keyId),
+  };
+}
+
+/** @param own keys without which tokens of this server would hold nowhere: an upstream that lost them is no reason */
+const missingFrom = (now: Seen, before: Seen, own: readonly string[]): Seen => ({
+  roots: before.roots.filter((id) => !now.roots.includes(id)),
+  keys: before.keys.filter((id) => !now.keys.includes(id) && !own.includes(id)),
+});
+
+/** Replaces what signs below a root that is tainted. @param tainted ids of roots */
+async function leave(x509: Authority<X509Signer>, tainted: readonly string[], log: Log): Promise<void> {
   const above = x509.state().active?.upstream;
-  if (!above || !roots.some((one) => one.tainted && rootIdOf(one.certificate) === above.id)) return;
+  if (!above || !tainted.includes(above.id)) return;
   if (await x509.leaveRoot(above.id)) log.warn({ upstreamAuthority: above.id }, 'left a tainted upstream authority');
 }
 
@@ -71,7 +102,7 @@ export async function publishUpward(
 ): Promise<Bundle> {
   const all = await upstream.publish('jwt', key);
   return bundle.edit((before) => {
-    const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now(), false);
+    const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now());
     return jwtAuthorities && { ...before, jwtAuthorities };
   });
 }
@@ -102,14 +133,14 @@ export function announcedJwt(
  * taken again, and one that this server could not leave yet is not said to be tainted yet.
  * @param now milliseconds
  * @param distrusted what is known against a root, by its id
- * @param needed the id of the root that what signs leads to
+ * @param known `needed`: the id of the root that what signs leads to; `missing`: what the upstream had and has no more
  */
 export function merge(
   before: Bundle,
   state: UpstreamState,
   now: number,
   distrusted: DistrustedRoots['of'],
-  needed?: string,
+  { needed, missing = nothingMissing }: { readonly needed?: string | undefined; readonly missing?: Seen } = {},
 ): { bundle: Bundle | undefined; gone: readonly X509Authority[] } {
   const { jwtAuthorities: jwt, witAuthorities: wit } = state;
   // Only one that holds the whole bundle says by its silence that something is revoked.
@@ -118,9 +149,14 @@ export function merge(
   const gone = before.x509Authorities.filter((one) => isWhole && one.tainted && !theirs.has(key(one)));
   const kept = before.x509Authorities
     .filter((one) => !gone.includes(one))
-    .map((one) =>
-      theirs.get(key(one)) && !one.tainted && rootIdOf(one.certificate) !== needed ? { ...one, tainted: true } : one,
-    );
+    .map((one) => {
+      if (one.tainted) return one;
+      const { notAfter } = parseCertificate(one.certificate);
+      const id = rootIdOf(one.certificate);
+      // One that has ended is missing since it was put away, and will be here.
+      const isTainted = theirs.get(key(one)) || (missing.roots.includes(id) && notAfter > now);
+      return isTainted && id !== needed ? { ...one, tainted: true } : one;
+    });
   const ours = new Set(before.x509Authorities.map(key));
   // What this server would remove again soon is not taken.
   const isOfUse = ({ certificate }: X509Authority) =>
@@ -129,8 +165,8 @@ export function merge(
   const x509Changed =
     x509Authorities.length !== before.x509Authorities.length ||
     x509Authorities.some((one, index) => one !== before.x509Authorities[index]);
-  const jwtAuthorities = jwt && mergeKeys(before.jwtAuthorities, jwt, now, true);
-  const witAuthorities = wit && mergeKeys(before.witAuthorities, wit, now, true);
+  const jwtAuthorities = jwt && mergeKeys(before.jwtAuthorities, jwt, now, missing.keys);
+  const witAuthorities = wit && mergeKeys(before.witAuthorities, wit, now, missing.keys);
   if (!x509Changed && !jwtAuthorities && !witAuthorities) return { bundle: undefined, gone };
   return {
     bundle: {
@@ -143,17 +179,20 @@ export function merge(
   };
 }
 
-/** Undefined when nothing changes. A tainted key that they have no more is dropped when they hold all. */
+/**
+ * Undefined when nothing changes.
+ * @param missing those that they had and have no more, where they hold all; then a tainted one that they have not is dropped too
+ */
 function mergeKeys(
   ours: readonly JwtAuthority[],
   theirs: readonly JwtAuthority[],
   now: number,
-  isWhole: boolean,
+  missing?: readonly string[],
 ): readonly JwtAuthority[] | undefined {
   const byId = new Map(theirs.map((one) => [one.keyId, one]));
   const held = new Set(ours.map(({ keyId }) => keyId));
   const kept = ours
-    .filter(({ keyId, tainted }) => !isWhole || !tainted || byId.has(keyId))
+    .filter(({ keyId, tainted }) => byId.has(keyId) || !missing || !(tainted || missing.includes(keyId)))
     .map((one) => (byId.get(one.keyId)?.tainted && !one.tainted ? { ...one, tainted: true } : one));
   const isOfUse = ({ expiresAt }: JwtAuthority) => expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now;
   const merged = [...kept, ...theirs.filter((one) => !held.has(one.keyId) && isOfUse(one))];

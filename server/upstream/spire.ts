@@ -113,6 +113,7 @@ export function spireUpstream(options: SpireUpstreamOptions, ports: SpireUpstrea
 
   return {
     name: 'spire',
+    at,
     async mint(csr, ttl, signal) {
       const preferred_ttl = Math.min(Math.max(Math.floor(ttl / 1000), 1), mostSeconds);
       const answer = (await call(svidApi, 'NewDownstreamX509CA', { csr, preferred_ttl }, signal)) as {

@@ -16,6 +16,7 @@ import type { Upstream, UpstreamState } from './upstream.ts';
 /** An upstream that throws Faults alone: `upstream/unavailable` and `upstream/refused`. */
 export interface SteadyUpstream {
   readonly name: string;
+  readonly at: string;
   /** Whether keys of tokens go to the whole trust domain through it. */
   readonly publishes: boolean;
   /**
@@ -118,6 +119,7 @@ export function steadyUpstream(
 
   return {
     name: upstream.name,
+    at: upstream.at ?? '',
     publishes: upstream.publish !== undefined,
     mint: (csr, spki, ttl, distrusted) =>
       call('mint', async (signal) => {

@@ -17,6 +17,8 @@ export interface UpstreamState {
 export interface Upstream {
   /** As in `upstream.authority`: `disk`. */
   readonly name: string;
+  /** Which one of that name: an address, where there may be several. */
+  readonly at?: string;
   /**
    * Has a certificate authority signed. What comes back is checked by the caller.
    * @param csr PKCS#10, DER; its subject is unlike that of every other authority, its URI name is the trust domain
