@@ -35,9 +35,9 @@ async function everyBundle(two: TwoAgents, ids: readonly string[], what: string)
 }
 
 /** OpenSSL finds a path from the leaf to this root alone. Throws when it does not. */
-async function opensslVerifies(two: TwoAgents, chain: readonly Certificate[], root: Certificate): Promise<void> {
+export async function opensslVerifies(dir: string, chain: readonly Certificate[], root: Certificate): Promise<void> {
   const file = (name: string, certificates: readonly Certificate[]): string => {
-    const path = join(two.server.dir, name);
+    const path = join(dir, name);
     writeFileSync(path, certificates.map(({ der }) => pemEncode('CERTIFICATE', der)).join(''));
     return path;
   };
@@ -101,7 +101,7 @@ export async function forceX509Rotation(two: TwoAgents, by: Operator, moved?: ()
     });
     const { chain, authorities } = await two.fetch(make);
     verifyChain(chain[0]!, chain.slice(1), [trusted], Date.now());
-    await opensslVerifies(two, chain, trusted);
+    await opensslVerifies(two.server.dir, chain, trusted);
     assert.deepEqual(authorities, [...both].sort(), 'a tainted authority is trusted until it is revoked');
     await until(`the agent of ${make} has left the tainted authority`, patience, async () => {
       return (await two.agentSerial(make)) !== before[make]!.own;

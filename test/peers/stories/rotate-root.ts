@@ -2,22 +2,9 @@
  * Three servers below each other, each of either make with an agent of its own make, and a workload below the middle and
  * below the leaf which authenticate each other all the time, both ways, while the root is replaced by hand.
  */
-import { realpathSync } from 'node:fs';
 import { peerPath } from '../../../tools/peers.ts';
-import { mutual } from '../support/mutual.ts';
-import {
-  type Agent,
-  admin,
-  createEntry,
-  joinToken,
-  type Make,
-  type Server,
-  startAgent,
-  startServer,
-  verifyJwtOffline,
-  workload,
-  writeBundle,
-} from '../support/pair.ts';
+import { admit, type Level, spread, startLevel, td } from '../support/levels.ts';
+import { admin, createEntry, type Make, verifyJwtOffline, workload } from '../support/pair.ts';
 import { freePort, type Place } from '../support/place.ts';
 import type { Program } from '../support/program.ts';
 import { until } from '../support/until.ts';
@@ -35,52 +22,18 @@ export interface RootRotated {
   readonly tokens: readonly [boolean, boolean];
 }
 
-const td = 'spiffe://example.org';
-/** The file of a server's process, by which an agent of the server above knows it. */
-const programOf = (make: Make): string =>
-  make === 'spire' ? peerPath('spire-server') : realpathSync(process.execPath);
-const spread = 30_000;
-
-interface Level {
-  readonly server: Server;
-  readonly agent: Agent;
-}
-
-async function startLevel(place: Place, name: string, make: Make, above?: Level): Promise<Level> {
-  const server = await startServer(make, place, name, {
-    x509Ttl: 60,
-    agentTtl: 120,
-    ...(above && { upstream: above }),
-  });
-  const alias = `${td}/node/${name}`;
-  const agent = await startAgent(make, place, `${name}-agent`, server, {
-    joinToken: await joinToken(server, alias),
-    bundle: await writeBundle(server),
-  });
-  return { server, agent };
-}
-
-/** Lets the server of the next level have its authority from this one. */
-async function admit({ server, agent }: Level, name: string, below: string, make: Make): Promise<void> {
-  const selectors = [`unix:path:${programOf(make)}`];
-  await createEntry(server, `${td}/${below}`, `${td}/node/${name}`, selectors, '-downstream');
-  // A server that has no authority yet does not wait for an agent that does not know it yet.
-  if (make === 'mutual') {
-    await until(`${below} is known to the agent above it`, spread, async () => {
-      return (await mutual(['fetch', 'x509', '--socket', agent.socket, '--silent'])).code === 0;
-    });
-  }
-}
+/** Seconds: SVIDs are renewed under the workloads as well. */
+const short = { x509Ttl: 60, agentTtl: 120 };
 
 export async function rotateRoot(
   place: Place,
   makes: readonly [root: Make, middle: Make, leaf: Make],
 ): Promise<RootRotated> {
-  const root = await startLevel(place, 'root', makes[0]);
+  const root = await startLevel(place, 'root', makes[0], undefined, short);
   await admit(root, 'root', 'middle', makes[1]);
-  const middle = await startLevel(place, 'middle', makes[1], root);
+  const middle = await startLevel(place, 'middle', makes[1], root, short);
   await admit(middle, 'middle', 'leaf', makes[2]);
-  const leaf = await startLevel(place, 'leaf', makes[2], middle);
+  const leaf = await startLevel(place, 'leaf', makes[2], middle, short);
   const levels = [root, middle, leaf];
 
   const ids = [`${td}/on-middle`, `${td}/on-leaf`] as const;

@@ -36,6 +36,14 @@ export interface Fetched {
   readonly authorities: readonly string[];
 }
 
+/** What the process `peer-workload` gets from an agent of example.org. */
+export async function fetchX509(agent: Agent): Promise<Fetched> {
+  const { svids, bundles } = await workload(agent, 'x509');
+  const [{ issuer, serial, chain }] = svids;
+  const certificates = (chain as string[]).flatMap((text) => splitCertificates(Buffer.from(text, 'base64')));
+  return { chain: certificates.map(parseCertificate), issuer, serial, authorities: bundles['example.org'] };
+}
+
 export interface TwoAgents {
   readonly server: Server;
   readonly agents: Readonly<Record<Make, Agent>>;
@@ -86,12 +94,7 @@ export async function startTwoAgents(place: Place, config: Readonly<Record<strin
   return {
     server,
     agents,
-    async fetch(make) {
-      const { svids, bundles } = await workload(agents[make], 'x509');
-      const [{ issuer, serial, chain }] = svids;
-      const certificates = (chain as string[]).flatMap((text) => splitCertificates(Buffer.from(text, 'base64')));
-      return { chain: certificates.map(parseCertificate), issuer, serial, authorities: bundles['example.org'] };
-    },
+    fetch: (make) => fetchX509(agents[make]),
     async agentSerial(make) {
       const { agents: listed } = await admin(server, 'agent', 'list');
       const path = `/spire/agent/join_token/${tokens[make]}`;
