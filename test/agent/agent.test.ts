@@ -7,6 +7,7 @@ import { type Agent, startAgent } from '../../agent/agent.ts';
 import type { Fault } from '../../src/errors.ts';
 import { createLog, silentLog } from '../../src/log.ts';
 import { type Channel, connectUnix } from '../../src/rpc/connect.ts';
+import { loadService } from '../../src/rpc/load.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';
 import { testAuthority } from '../support/ca.ts';
 import { type DrivenClock, drivenClock } from '../support/clock.ts';
@@ -154,7 +155,26 @@ test('the admin socket tells what the agent holds and changes the level of its l
   assert.equal(log.level, 'debug');
   assert.deepEqual(await admin.unary(logger, 'ResetLogLevel', {}), { current_level: 'INFO', launch_level: 'INFO' });
   await assert.rejects(admin.unary(logger, 'SetLogLevel', {}), (fault: Fault) => fault.status === 3);
-  await assert.rejects(channel(agent.socket).unary(logger, 'GetLogger', {}), (fault: Fault) => fault.status === 12);
+  await assert.rejects(admin.unary(logger, 'SetLogLevel', { new_level: 99 }), (fault: Fault) => fault.status === 3);
+  assert.equal(statSync(agent.adminSocket).mode & 0o777, 0o600);
+  assert.equal(statSync(dirname(agent.adminSocket)).mode & 0o777, 0o700);
+  // What is the operator's is not so much as there for a workload, header or not.
+  for (const service of [
+    'spire.agent.debug.v1.Debug',
+    logger,
+    'spire.api.agent.delegatedidentity.v1.DelegatedIdentity',
+    'mutual.agent.v1.Status',
+    'mutual.agent.v1.Explain',
+  ]) {
+    const refused = (fault: Fault): boolean => fault.status === 12;
+    for (const [name, { responseStream }] of Object.entries(loadService(service))) {
+      const workloads = channel(agent.socket);
+      const call = responseStream
+        ? workloads.stream(service, name, {}, { metadata: header }).next()
+        : workloads.unary(service, name, {}, { metadata: header });
+      await assert.rejects(call, refused, `${service}/${name}`);
+    }
+  }
 });
 
 test('restarted with the server down it serves what it had, X509-SVID, key and bundles, without a join token', async (t) => {

@@ -156,6 +156,30 @@ test('a batch that fails is tried again smaller and later, and grows back', asyn
   rig.stop();
 });
 
+test('a server that says when to come again is not asked before, and one that says nothing is asked as always', async () => {
+  const rig = await agentRig();
+  const asked: number[] = [];
+  let fault: Fault | undefined = new Fault('limit/exceeded', 'too many', { retryAfterMs: 4 * minute });
+  rig.server.instead.set('BatchNewX509SVID', (usual) => {
+    asked.push(rig.clock.now());
+    if (fault !== undefined) throw fault;
+    return usual();
+  });
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  await rig.clock.advance(3.9 * minute);
+  assert.equal(asked.length, 1);
+  fault = new Fault('limit/exceeded', 'too many', { retryAfterMs: 0 });
+  await rig.clock.advance(0.2 * minute);
+  assert.equal(asked[1]! - asked[0]!, 4 * minute);
+  // A hint of nothing leaves it to the agent's own backoff, which is not nothing.
+  assert.ok(asked.length >= 3 && asked[2]! - asked[1]! >= 500, `${asked}`);
+  fault = undefined;
+  await rig.clock.advance(minute);
+  assert.equal(rig.cache.svids.size, 1);
+  rig.stop();
+});
+
 test('no batch is larger than five hundred', async () => {
   const rig = await agentRig();
   const sizes: number[] = [];

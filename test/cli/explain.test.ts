@@ -8,6 +8,8 @@ import type { Fault } from '../../src/errors.ts';
 import { parseId } from '../../src/spiffe/id.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';
 import { idToWire, selectorToWire } from '../../src/wire/id.ts';
+import { gateTo } from '../peers/support/gate.ts';
+import { freePort } from '../peers/support/place.ts';
 import { header, type Pair, type PairOptions, startPair } from '../support/pair.ts';
 import { testPorts } from './support/ports.ts';
 
@@ -199,6 +201,65 @@ for (const { name, options, prepare, says } of cases) {
     equal(exit, 1);
   });
 }
+
+/** A server behind a gate that can be shut: then the agent runs on and cannot reach it, and operators still can. */
+async function gated(t: TestContext) {
+  const port = await freePort();
+  const gate = await gateTo(port);
+  t.after(() => gate.shut().catch(() => {}));
+  const pair = await startPair(t, {
+    server: { listen: `127.0.0.1:${port}` },
+    agent: { server: `127.0.0.1:${gate.port}` },
+  });
+  return {
+    pair,
+    async shut() {
+      await gate.shut();
+      // Until the agent has noticed.
+      const noticed = (async () => {
+        while (pair.agent.status().outage === undefined) await new Promise((resolve) => setImmediate(resolve));
+      })();
+      await pair.pass(noticed, 100);
+    },
+    asked: (...words: string[]) =>
+      pair.pass(explain(pair, '--pid', self, '--output', 'json', ...words), 100).then(({ all, exit }) => {
+        equal(exit, 1, all);
+        return JSON.parse(all);
+      }),
+  };
+}
+
+test('explain: an entry that matches, for which no SVID could be got', async (t) => {
+  const { pair, shut, asked } = await gated(t);
+  await pair.admin.createEntry('/web', { additional_attributes: { disable_x509_svid_prefetch: true } });
+  while (pair.agent.status().entries < 2) await new Promise((resolve) => setImmediate(resolve));
+  await shut();
+  const { cause, summary, advice } = await asked();
+  equal(cause, 'svid-missing');
+  match(summary, /^process \d+ is entitled to spiffe:\/\/example\.org\/web, but no SVID could be got for it: ./);
+  match(advice, /server runs and can be reached/);
+});
+
+test('explain: an entry that the server has and the agent has not got yet', async (t) => {
+  const { pair, shut, asked } = await gated(t);
+  await shut();
+  await pair.admin.createEntry('/web');
+  equal((await asked()).cause, 'server-unreachable');
+  const { cause, summary, advice } = await asked('--server-admin-socket', pair.server.adminSocket);
+  equal(cause, 'agent-behind');
+  match(summary, /^the agent is behind its server: it has not got the entry for spiffe:\/\/example\.org\/web, since ./);
+  match(advice, /mutual agent status/);
+});
+
+test('explain: the server has banned an agent that cannot hear of it', async (t) => {
+  const { pair, shut, asked } = await gated(t);
+  await shut();
+  await pair.admin.call(agentApi, 'BanAgent', { id: idToWire(pair.agent.id) });
+  const { cause, summary, advice } = await asked('--server-admin-socket', pair.server.adminSocket);
+  equal(cause, 'agent-banned');
+  equal(summary, `the server has banned this agent (${pair.agent.id})`);
+  match(advice, new RegExp(`mutual agent evict --spiffe-id ${pair.agent.id};`));
+});
 
 test('explain: nothing is wrong, and selectors do in place of a process', async (t) => {
   const pair = await startPair(t);

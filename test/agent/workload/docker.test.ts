@@ -6,7 +6,7 @@ import { dockerMethod } from '../../../agent/workload/docker.ts';
 import { workloadMethods } from '../../../agent/workload/methods.ts';
 import { podmanMethod } from '../../../agent/workload/podman.ts';
 import type { Fault } from '../../../src/errors.ts';
-import { silentLog } from '../../../src/log.ts';
+import { createLog } from '../../../src/log.ts';
 import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { type FakeEngine, fakeEngine } from '../support/fake-engine.ts';
@@ -233,7 +233,7 @@ test('the fingerprint changes with the cgroups', () => {
   assert.notEqual(docker().fingerprint(pid), before);
 });
 
-test('an engine that hangs keeps nobody waiting but its own containers, and those as long as its deadline', async (t) => {
+test('an engine that hangs keeps nobody waiting but its own containers, those as long as its deadline, and is told of once', async (t) => {
   const clock = drivenClock();
   engine.mood = 'silent';
   const own = procTree();
@@ -251,16 +251,20 @@ test('an engine that hangs keeps nobody waiting but its own containers, and thos
     methods.map(({ name }) => name),
     ['unix', 'docker'],
   );
-  const attestor = workloadAttestor(methods, { clock, log: silentLog });
+  const lines: string[] = [];
+  const log = createLog({ level: 'info', format: 'text', clock, write: (line) => lines.push(line) });
+  const attestor = workloadAttestor(methods, { clock, log });
   const caller = () => ({ uid: 0, gid: 0, pid: process.pid, alive: () => true, close() {} });
   own.move(process.pid, `0::/docker/${id}`);
-  const contained = Promise.resolve(attestor.attest(caller()));
+  const contained = Promise.all([1, 2, 3].map(() => attestor.attest(caller())));
   while (engine.asked.length === 0) await new Promise(setImmediate);
   own.move(process.pid, '0::/user.slice/session-1.scope');
   const host = await attestor.attest(caller());
   assert.ok(host.length > 0 && host.every((one) => one.startsWith('unix:')));
   own.move(process.pid, `0::/docker/${id}`);
   await clock.advance(5_000);
-  assert.deepEqual(await contained, host);
+  assert.deepEqual(await contained, [host, host, host]);
+  assert.equal(lines.length, 1, lines.join(''));
+  assert.match(lines[0]!, /workload attestation failed .*docker gave no answer within 5000 ms/);
   while ((await engine.open()) > 0) await new Promise(setImmediate);
 });

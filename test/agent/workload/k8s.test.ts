@@ -4,11 +4,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
+import { workloadAttestor } from '../../../agent/workload/attest.ts';
 import { type K8sOptions, k8sMethod } from '../../../agent/workload/k8s.ts';
+import type { WorkloadMethod } from '../../../agent/workload/methods.ts';
 import { pemEncode } from '../../../src/crypto/pem.ts';
 import { Fault } from '../../../src/errors.ts';
+import { createLog } from '../../../src/log.ts';
 import type { Clock } from '../../../src/run/clock.ts';
-import { selectorSet } from '../../../src/spiffe/selector.ts';
+import { parseSelector, selectorSet } from '../../../src/spiffe/selector.ts';
 import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
 import { type IssuedSvid, testAuthority } from '../../support/ca.ts';
 import { type DrivenClock, drivenClock } from '../../support/clock.ts';
@@ -424,4 +427,33 @@ test('a kubelet that is silent is given up after ten seconds, whoever waits', as
   await one.clock.advance(10_000);
   await assert.rejects(work, (fault: Fault) => fault.code === 'peer/unavailable' && /10000 ms/.test(fault.message));
   while ((await one.kubelet.open()) > 0) await new Promise(setImmediate);
+});
+
+test('a kubelet whose certificate does not hold takes the selectors of pods and no others, is told of once, and no caller waits', async (t) => {
+  const one = await rigFor(t, { kubeletCaPath: file('wrong-ca', pem(stranger.der)) });
+  const lines: string[] = [];
+  const log = createLog({ level: 'info', format: 'text', clock: one.clock, write: (line) => lines.push(line) });
+  const always: WorkloadMethod = {
+    name: 'always',
+    deadline: 1_000,
+    fingerprint: () => '',
+    attest: async () => [parseSelector('unix:uid:1000')],
+  };
+  const attestor = workloadAttestor([always, methodOf(one)], { clock: one.clock, log });
+  const caller = (...lines: string[]) => ({ pid: one.tree.put(...lines), alive: () => true, close() {} });
+  const pods = await Promise.all(Array.from({ length: 20 }, () => attestor.attest(caller(cgroup))));
+  assert.deepEqual(new Set(pods.flat()), new Set(['unix:uid:1000']));
+  assert.deepEqual(await attestor.attest(caller('0::/user.slice/session-1.scope')), ['unix:uid:1000']);
+  assert.equal(one.kubelet.asked, 0, 'nothing was shown to it');
+  assert.equal(lines.length, 1, lines.join(''));
+  assert.match(lines[0]!, /workload attestation failed .*kubelet at .* did not prove itself/);
+});
+
+test('BR-6 the sandbox of a pod, whose container kubelet never lists, is not the workload: it gets nothing of the pod', async (t) => {
+  const one = await rigFor(t, { maxPollAttempts: 2 });
+  const pause = one.tree.put(cgroup.replace(id, 'f'.repeat(64)));
+  await assert.rejects(
+    pass(one, methodOf(one).attest(pause, noAbort)),
+    (fault: Fault) => fault.code === 'thing/missing' && /does not list the container/.test(fault.message),
+  );
 });
