@@ -12,6 +12,7 @@ import { prometheusMetrics } from '../src/observe/metrics.ts';
 import { type Call, serveUnix } from '../src/rpc/serve.ts';
 import { holdProcess } from '../src/rpc/unix-peer.ts';
 import type { Clock } from '../src/run/clock.ts';
+import { watchClock } from '../src/run/clock-set.ts';
 import { clearEnded, writeEnded } from '../src/run/ended.ts';
 import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
@@ -195,6 +196,15 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       running.run('renew', (signal) => renewal.run(signal));
       running.run('jwt', (signal) => jwts.run(signal));
       if (wits) running.run('wit', (signal) => wits.run(signal));
+      running.run('clock', (signal) =>
+        watchClock(clock, signal, (ms) => {
+          log.warn(
+            { seconds: Math.round(ms / 1000) },
+            'the clock was set, or the machine slept; what is due is looked at anew',
+          );
+          for (const one of [node, renewal, jwts]) one.clockSet();
+        }),
+      );
       running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));
       void sync.first.then(async () => {
         node.proven();

@@ -40,6 +40,8 @@ export interface JwtCache {
   fetch(entry: AuthorizedEntry, audience: readonly string[]): JwtSvid | Promise<JwtSvid>;
   /** Whether a token that this key signed is kept. */
   usesKey(keyId: string): boolean;
+  /** The clock was set: tokens of a later time, which nobody will believe before, are dropped. */
+  clockSet(): void;
   clear(): void;
 }
 
@@ -180,6 +182,13 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       kept.askedAt = now;
       if (now < kept.renewAt || now < kept.retryAt) return kept;
       return freshOrKept(refresh(key, entry, audience), kept, clock);
+    },
+    clockSet() {
+      for (const [key, kept] of tokens.entries()) {
+        kept.retryAt = 0;
+        kept.askedAt = Math.min(kept.askedAt, clock.now());
+        if (kept.issuedAt > clock.now()) tokens.delete(key);
+      }
     },
     usesKey: (keyId) => [...tokens.values()].some((kept) => kept.keyId === keyId),
     clear: () => tokens.clear(),

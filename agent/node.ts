@@ -39,6 +39,8 @@ export interface Node {
   run(signal: AbortSignal): Promise<void>;
   /** The server has answered a call made with the SVID from the data directory. */
   proven(): void;
+  /** The clock was set, or the machine slept: what is due is looked at anew. */
+  clockSet(): void;
 }
 
 export interface NodePorts {
@@ -81,6 +83,8 @@ const hopeless: ReadonlySet<number> = new Set([
 const backoff: Backoff = { first: 1_000, most: 60_000, factor: 1.5 };
 /** Milliseconds after which the first attestation gives up. */
 const patience = 60_000;
+/** An SVID that was said to have expired, and is valid here for more than this, says that the clocks differ. */
+const clocksApart = 60_000;
 /** An SVID that is valid for less than this is as good as none. */
 const leastValidity = 1_000;
 
@@ -110,8 +114,10 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
   });
   const forceKept = (node: NodeRecord): void => {
     // A taint that came while the agent was being stopped.
-    forced = chainsTo(node.chain, taintedAuthorities(ports.ownBundle.value, handledTaints));
+    forced = chainsTo(node.chain, taintedAuthorities(ports.ownBundle.value, handledTaints)) || isAhead(node);
   };
+  /** It begins later than now: the clock was ahead when it was issued. Nobody will believe it before. */
+  const isAhead = ({ notBefore }: NodeRecord): boolean => notBefore > clock.now();
 
   const current = (): NodeRecord | undefined =>
     state.value.kind === 'attested' || state.value.kind === 'renewing' ? state.value.node : undefined;
@@ -175,15 +181,16 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
 
   /** Waits until renewal is due, or until something happened. */
   const waitFor = async (at: number, signal: AbortSignal): Promise<void> => {
-    if (denial !== undefined || forced) return;
-    const woken = new AbortController();
-    wake = () => woken.abort(new Error('woken'));
-    try {
-      await sleep(clock, Math.max(at - clock.now(), 0), AbortSignal.any([signal, woken.signal]));
-    } catch (error) {
-      if (signal.aborted) throw error;
-    } finally {
-      wake = () => {};
+    while (denial === undefined && !forced && clock.now() < at) {
+      const woken = new AbortController();
+      wake = () => woken.abort(new Error('woken'));
+      try {
+        await sleep(clock, at - clock.now(), AbortSignal.any([signal, woken.signal]));
+      } catch (error) {
+        if (signal.aborted) throw error;
+      } finally {
+        wake = () => {};
+      }
     }
   };
 
@@ -194,6 +201,18 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
     const { anew, says } = reactions[refused.reason!];
     // A data directory from before may meet a server that has forgotten it: then the method given now is tried once.
     const mayAttest = node === undefined || node.reattestable || unproven || refused.reason === 'AGENT_MUST_REATTEST';
+    if (
+      node !== undefined &&
+      !mayAttest &&
+      refused.reason === 'AGENT_EXPIRED' &&
+      node.notAfter - clock.now() > clocksApart
+    ) {
+      // Nothing is wrong with it but one of the clocks. What the agent holds is not thrown away for that.
+      log.error(why(clocksDiffer(node, clock.now(), refused)), 'agent refused for the time of day');
+      await sleep(clock, clocksApart, signal);
+      denial = undefined;
+      return;
+    }
     if (!anew || !mayAttest || method === undefined) await evict(evicted(says, refused));
     log.warn({ reason: refused.reason }, 'agent refused, attesting anew');
     try {
@@ -256,7 +275,20 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
     proven() {
       unproven = false;
     },
+    clockSet() {
+      const node = current();
+      if (node !== undefined && isAhead(node)) forced = true;
+      wake();
+    },
   };
+}
+
+function clocksDiffer(node: NodeRecord, now: number, cause: Fault): Fault {
+  const [until, here] = [node.notAfter, now].map((ms) => new Date(ms).toISOString());
+  return new Fault('state/refused', `the server says that the agent SVID has expired; it is valid until ${until}`, {
+    hint: `Set the clocks: the time here is ${here}, and the server's is another.`,
+    cause,
+  });
 }
 
 function ranOut(node: NodeRecord, cause: unknown): Fault {

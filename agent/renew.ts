@@ -33,6 +33,8 @@ export interface Renewal {
   readonly outage: Fault | undefined;
   /** The server can be reached again: what failed is tried anew. */
   retry(): void;
+  /** The clock was set, or the machine slept: what is due is looked at anew. */
+  clockSet(): void;
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -94,6 +96,12 @@ export function makeRenewal(ports: RenewPorts): Renewal {
   };
   cache.revocations.onChange(replaceRevoked);
   replaceRevoked(cache.revocations.value);
+
+  /** Those that begin later than now, since the clock was ahead when they were issued: nobody will believe them before. */
+  const replaceAhead = (): void => {
+    for (const { entryId, notBefore } of cache.svids.values()) if (notBefore > clock.now()) forced.add(entryId);
+  };
+  replaceAhead();
 
   /** What an entry needs: undefined nothing; otherwise when the SVID it has ends, 0 for one that has none. */
   const urgency = (entry: AuthorizedEntry): number | undefined => {
@@ -198,6 +206,13 @@ export function makeRenewal(ports: RenewPorts): Renewal {
       return outage;
     },
     retry: () => hurry(),
+    clockSet() {
+      // Until when they are refused was said in another time.
+      refused.clear();
+      replaceAhead();
+      kick();
+      hurry();
+    },
     async run(signal) {
       for (let failures = 0; ; ) {
         kicked = false;

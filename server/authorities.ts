@@ -2,6 +2,7 @@
 import type { KeyObject } from 'node:crypto';
 import { generateKeyAside } from '../src/crypto/algorithms.ts';
 import { parseCertificate } from '../src/crypto/certificate.ts';
+import { Fault } from '../src/errors.ts';
 import type { KeyStore } from '../src/keys/key-store.ts';
 import type { Log } from '../src/log.ts';
 import type { Clock } from '../src/run/clock.ts';
@@ -49,6 +50,8 @@ export interface Authorities {
   readonly isBelow: boolean;
   /** Publishes a key of a server below to all above this one; undefined where there is none that takes keys. */
   readonly publishUpward: ((key: JwtAuthority) => Promise<Bundle>) | undefined;
+  /** Throws `state/refused` when the clock is behind the authority that signs: nobody will believe what it signs now. */
+  checkClock(): void;
   /** Does what time demands of all of them; called every few seconds. */
   keepFresh(): Promise<void>;
   /** Throws `keys/lost` while one of them cannot sign. */
@@ -118,6 +121,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   await bundle.edit((before) => (before.refreshHint === refreshHint ? undefined : { ...before, refreshHint }));
 
   let renewal = 0;
+  let begins = 0;
   let signedBy = '';
   /** The old authority by which the server's chain may be verified too. */
   let bridgedBy: string | undefined;
@@ -140,6 +144,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     const svid = await issueX509Svid(signer, profile, clock.now(), random);
     const way = await bridge();
     renewal = serverRenewAt(svid);
+    begins = svid.notBefore;
     signedBy = signer.authorityId;
     bridgedBy = way.length > 0 ? x509.state().old?.id : undefined;
     return { id, chain: [...svid.chain, ...way], key: privateKey, notAfter: svid.notAfter };
@@ -176,7 +181,9 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   }
 
   async function refreshServerSvid(): Promise<void> {
-    if (clock.now() < renewal && signerIsGood()) return;
+    // One that begins later than now was made while the clock was ahead: no agent will believe it.
+    const now = clock.now();
+    if (now < renewal && now >= begins && signerIsGood()) return;
     serverSvid.set(await makeServerSvid());
     log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
   }
@@ -204,6 +211,15 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     serverSvid,
     roots,
     isBelow: upstream !== undefined,
+    checkClock() {
+      const { notBefore } = x509.signer.value.certificate;
+      const now = clock.now();
+      if (now >= notBefore) return;
+      const [from, here] = [notBefore, now].map((ms) => new Date(ms).toISOString());
+      throw new Fault('state/refused', `the X.509 authority is not valid before ${from}; the time here is ${here}`, {
+        hint: 'Set the clock. Where it was wrong when the authority was made, prepare and activate another.',
+      });
+    },
     publishUpward: upstream?.publishes ? (key) => publishUpward(key, upstream, bundle, clock) : undefined,
     check() {
       for (const authority of [x509, jwt, wit]) authority?.check();

@@ -15,6 +15,7 @@ import { prometheusMetrics } from '../src/observe/metrics.ts';
 import type { Call } from '../src/rpc/serve.ts';
 import { serveTls, serveUnix } from '../src/rpc/serve.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
+import { watchClock } from '../src/run/clock-set.ts';
 import { live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
 import { tasks } from '../src/run/tasks.ts';
@@ -274,7 +275,12 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     const observing = await observe(options, {
       clock,
       live: { 'change log': () => {} },
-      ready: { store: () => store.ping(), keys: () => keys.check?.(), authorities: authorities.check },
+      ready: {
+        store: () => store.ping(),
+        keys: () => keys.check?.(),
+        authorities: authorities.check,
+        clock: authorities.checkClock,
+      },
       // What was issued goes on working without it: it is told, and takes no server out of service.
       told: upstream && { upstream: () => upstream.check() },
       collected,
@@ -294,6 +300,11 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
           .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
       }
     });
+    running.run('clock', (signal) =>
+      watchClock(clock, signal, (ms) =>
+        log.warn({ seconds: Math.round(ms / 1000) }, 'the clock was set, or the machine slept'),
+      ),
+    );
     running.run('rotation', (signal) => rotating.run(signal));
     running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));
 

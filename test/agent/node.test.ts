@@ -144,7 +144,6 @@ for (const { reason, type, expected } of [
   { reason: 'AGENT_NOT_ACTIVE', type: 'fake', expected: 'anew' },
   { reason: 'AGENT_MUST_REATTEST', type: 'fake', expected: 'anew' },
   { reason: 'AGENT_BANNED', type: 'fake', expected: 'ends' },
-  { reason: 'AGENT_EXPIRED', type: 'join_token', expected: 'ends' },
   { reason: 'AGENT_NOT_ATTESTED', type: 'join_token', expected: 'ends' },
   { reason: 'AGENT_NOT_ACTIVE', type: 'join_token', expected: 'ends' },
   { reason: 'AGENT_BANNED', type: 'join_token', expected: 'ends' },
@@ -292,5 +291,50 @@ test('a taint that came before the agent was started again makes it renew at onc
   await rig.clock.advance(minute / 3);
   assert.equal(rig.server.count('RenewAgent'), 1);
   assert.equal(rig.server.count('AttestAgent'), 1, 'it is the same agent');
+  rig.stop();
+});
+
+test('a clock set past the renewal is noticed at once; set back before the SVID, that one is replaced', async () => {
+  const rig = nodeRig();
+  const node = rig.make();
+  await node.start(rig.signal, false);
+  rig.run(node);
+  await rig.clock.advance(minute);
+  rig.clock.set(rig.clock.now() + 45 * minute);
+  await rig.clock.advance(2_000);
+  assert.equal(rig.server.count('RenewAgent'), 0, 'the timer goes on as before');
+  node.clockSet();
+  await rig.clock.advance(2_000);
+  assert.equal(rig.server.count('RenewAgent'), 1);
+  rig.clock.set(rig.clock.now() - 120 * minute);
+  node.clockSet();
+  await rig.clock.advance(2_000);
+  assert.equal(rig.server.count('RenewAgent'), 2);
+  assert.ok(node.current()!.notBefore <= rig.clock.now());
+  node.clockSet();
+  await rig.clock.advance(5 * minute);
+  assert.equal(rig.server.count('RenewAgent'), 2, 'and is left alone from then on');
+  rig.stop();
+});
+
+test('AGENT_EXPIRED for an SVID that is valid here says that a clock is wrong: nothing is forgotten until it expires here too', async () => {
+  const rig = nodeRig();
+  const node = rig.make();
+  await node.start(rig.signal, false);
+  const held = node.current()!;
+  rig.run(node);
+  rig.server.instead.set('BatchNewX509SVID', () => {
+    throw new Fault('caller/denied', 'no', { reason: 'AGENT_EXPIRED' });
+  });
+  const call = () => rig.link.call((api) => api.newX509Svids([{ entryId: 'e', csr: Buffer.alloc(0) }]));
+  await assert.rejects(call());
+  await rig.clock.advance(2 * minute);
+  assert.equal(node.current(), held);
+  assert.deepEqual(rig.saved, [held]);
+  rig.clock.set(held.notAfter - 30_000);
+  await assert.rejects(call());
+  await rig.clock.advance(0);
+  assert.equal(node.state.value.kind, 'evicted');
+  assert.equal(rig.ended?.reason, 'AGENT_EXPIRED');
   rig.stop();
 });

@@ -343,3 +343,33 @@ test('while the server is away everything kept is served; afterwards what is due
   assert.equal(rig.renewal.outage, undefined);
   rig.stop();
 });
+
+test('a clock set past every expiry is noticed: SVIDs are replaced at once, not when their timer ends', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  const first = rig.cache.svids.get('a')!;
+  rig.clock.set(rig.clock.now() + 120 * minute);
+  await rig.clock.advance(2_000);
+  assert.equal(rig.cache.svids.get('a'), first, 'the timer goes on as before');
+  rig.renewal.clockSet();
+  await rig.clock.advance(2_000);
+  assert.ok(rig.cache.svids.get('a')!.notAfter > rig.clock.now());
+  rig.stop();
+});
+
+test('SVIDs from when the clock was ahead, which nobody would believe yet, are replaced, and once only', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  rig.clock.set(rig.clock.now() - 120 * minute);
+  rig.renewal.clockSet();
+  await rig.clock.advance(5_000);
+  const { notBefore } = rig.cache.svids.get('a')!;
+  assert.ok(notBefore <= rig.clock.now(), `valid from ${new Date(notBefore).toISOString()}`);
+  const asked = rig.server.count('BatchNewX509SVID');
+  rig.renewal.clockSet();
+  await rig.clock.advance(5 * minute);
+  assert.equal(rig.server.count('BatchNewX509SVID'), asked);
+  rig.stop();
+});

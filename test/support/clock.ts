@@ -6,6 +6,8 @@ export interface DrivenClock extends Clock {
   advance(ms: number): Promise<void>;
   /** Moves time without firing anything: a machine that slept. The timers fire at the next `advance`. */
   jump(ms: number): void;
+  /** Sets the time as an operator or NTP does: timers go on waiting for as long as they had to. */
+  set(ms: number): void;
   /** How many timers wait. */
   readonly waiting: number;
 }
@@ -50,6 +52,10 @@ export function drivenClock(start = Date.UTC(2030, 0, 1)): DrivenClock {
     },
     jump(ms) {
       now += ms;
+    },
+    set(ms) {
+      for (const timer of timers.values()) timer.at += ms - now;
+      now = ms;
     },
     get waiting() {
       return timers.size;
