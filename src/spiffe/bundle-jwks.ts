@@ -98,6 +98,19 @@ export function witKeySet(bundle: Bundle): string {
   return keySet(bundle.witAuthorities);
 }
 
+/**
+ * Reads the JWK Set that the Workload API gives for a trust domain's WIT keys: entries under another use than `wit-svid`
+ * are skipped, and so are those without a name. Throws `bundle/invalid`.
+ */
+export function parseWitKeySet(text: string, trustDomain: TrustDomain): Bundle {
+  if (text.length > longest) throw refused(trustDomain, `it is longer than ${longest} characters`);
+  const document = documentOf(text, trustDomain);
+  if (!Array.isArray(document.keys)) throw refused(trustDomain, 'it has no array "keys"');
+  const keys = document.keys.map((jwk) => (isJsonObject(jwk) ? { ...jwk, use: jwk.use ?? 'wit-svid' } : jwk));
+  const named = keys.filter((jwk) => !isJsonObject(jwk) || jwk.use === 'wit-svid');
+  return readBundle({ keys: named }, trustDomain);
+}
+
 /** Reads certificates in PEM as a bundle of X.509 authorities. Throws `bundle/invalid`. */
 export function parseBundlePem(text: string, trustDomain: TrustDomain): Bundle {
   const x509Authorities = new Map<string, X509Authority>();
