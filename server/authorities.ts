@@ -14,7 +14,7 @@ import { bundlePruneAt, serverRenewAt } from '../src/spiffe/lifetime.ts';
 import { type Authority, type AuthorityPorts, isUpstreamFault, startAuthority } from './authority/authority.ts';
 import { bridgeFrom } from './authority/bridge.ts';
 import { distrustedRoots } from './authority/distrust.ts';
-import { announcedJwt, followUpstream, publishUpward } from './authority/follow-upstream.ts';
+import { announced, followUpstream, publishUpward } from './authority/follow-upstream.ts';
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { lastSeen } from './authority/last-seen.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
@@ -27,6 +27,7 @@ import type { ServerOptions } from './config.ts';
 import { issueX509Svid } from './issue/x509.ts';
 import type { Store } from './store/store.ts';
 import type { SteadyUpstream } from './upstream/steady.ts';
+import type { KeyKind } from './upstream/upstream.ts';
 
 /** What the TLS listener presents. */
 export interface ServerSvid {
@@ -49,7 +50,7 @@ export interface Authorities {
   /** Whether an upstream authority signs the X.509 authorities. */
   readonly isBelow: boolean;
   /** Publishes a key of a server below to all above this one; undefined where there is none that takes keys. */
-  readonly publishUpward: ((key: JwtAuthority) => Promise<Bundle>) | undefined;
+  readonly publishUpward: ((kind: KeyKind, key: JwtAuthority) => Promise<void>) | undefined;
   /** Throws `state/refused` when the clock is behind the authority that signs: nobody will believe what it signs now. */
   checkClock(): void;
   /** Does what time demands of all of them; called every few seconds. */
@@ -96,7 +97,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
   const ownJwt = jwtKind(caTtl, random);
   const roots = upstreamRoots({ journal: store.journal, bundle, distrusted, x509, log });
   const seen = upstream && lastSeen(store.journal, ports.serverName, `${upstream.name} ${upstream.at}`);
-  const kindOfJwt = upstream?.publishes ? announcedJwt(ownJwt, upstream, bundle, clock) : ownJwt;
+  const kindOfJwt = upstream?.publishes ? announced('jwt', ownJwt, upstream, bundle, clock) : ownJwt;
   const ofAllServers = ports.sharedTokenKeys && {
     keys: ports.sharedTokenKeys.keys,
     shared: ports.sharedTokenKeys.place,
@@ -105,8 +106,10 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     ? undefined
     : await startAuthority(kindOfJwt, { ...shared, ...ofAllServers, keyType: options.jwtKeyType });
   const { witSvids } = options;
+  const ownWit = witKind(caTtl, random);
+  const kindOfWit = upstream?.publishes ? announced('wit', ownWit, upstream, bundle, clock) : ownWit;
   const wit = witSvids.enabled
-    ? await startAuthority(witKind(caTtl, random), {
+    ? await startAuthority(kindOfWit, {
         ...shared,
         ...ofAllServers,
         keyType: witSvids.keyType ?? options.jwtKeyType,
@@ -220,7 +223,7 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
         hint: 'Set the clock. Where it was wrong when the authority was made, prepare and activate another.',
       });
     },
-    publishUpward: upstream?.publishes ? (key) => publishUpward(key, upstream, bundle, clock) : undefined,
+    publishUpward: upstream?.publishes ? (kind, key) => publishUpward(kind, key, upstream, bundle, clock) : undefined,
     check() {
       for (const authority of [x509, jwt, wit]) authority?.check();
     },

@@ -63,6 +63,19 @@ export function bundleService(context: Context): Service {
     return { results };
   }
 
+  /** Takes a key of a server below. */
+  async function publish(kind: 'jwt' | 'wit', wire: WireJwtKey | null, call: Call): Promise<Bundle> {
+    await limit(call, 'push');
+    if (!wire) throw new Fault('input/invalid', `missing ${kind.toUpperCase()} authority`);
+    const key = jwtKeyFromWire(wire, trustDomain);
+    // What this server would refuse is not sent on; above it first, so that nobody relies on a key that is known here only.
+    withAuthorities(own(), { [kind]: [key] });
+    await authorities.publishUpward?.(kind, key);
+    const bundle = await authorities.bundle.edit((before) => withAuthorities(before, { [kind]: [key] }));
+    await world.reach();
+    return bundle;
+  }
+
   const methods = {
     CountBundles: () => ({ count: world.bundles.size }),
 
@@ -88,28 +101,20 @@ export function bundleService(context: Context): Service {
         tainted: false,
       }));
       const jwt = request.jwt_authorities.map((key) => ({ ...jwtKeyFromWire(key, trustDomain), tainted: false }));
-      const bundle = await authorities.bundle.edit((before) => withAuthorities(before, x509, jwt));
+      const bundle = await authorities.bundle.edit((before) => withAuthorities(before, { x509, jwt }));
       await world.reach();
       return bundleToWire(bundle, request.output_mask);
     },
 
-    async PublishJWTAuthority(
-      { jwt_authority }: { jwt_authority: WireJwtKey | null },
-      call: Parameters<typeof limit>[0],
-    ) {
-      await limit(call, 'push');
-      if (!jwt_authority) throw new Fault('input/invalid', 'missing JWT authority');
-      const key = jwtKeyFromWire(jwt_authority, trustDomain);
-      // What this server would refuse is not sent on; above it first, so that nobody relies on a key that is known here only.
-      withAuthorities(own(), [], [key]);
-      await authorities.publishUpward?.(key);
-      const bundle = await authorities.bundle.edit((before) => withAuthorities(before, [], [key]));
-      await world.reach();
-      return { jwt_authorities: bundle.jwtAuthorities.map(jwtKeyToWire) };
+    async PublishJWTAuthority({ jwt_authority }: { jwt_authority: WireJwtKey | null }, call: Call) {
+      const { jwtAuthorities } = await publish('jwt', jwt_authority, call);
+      return { jwt_authorities: jwtAuthorities.map(jwtKeyToWire) };
     },
 
-    PublishWITAuthority() {
-      throw new Fault('method/unimplemented', 'WIT authorities are not published');
+    async PublishWITAuthority({ wit_authority }: { wit_authority: WireJwtKey | null }, call: Call) {
+      if (!authorities.wit) throw new Fault('method/unimplemented', 'WIT authorities are not published');
+      const { witAuthorities } = await publish('wit', wit_authority, call);
+      return { wit_authorities: witAuthorities.map(jwtKeyToWire) };
     },
 
     ListFederatedBundles(request: { output_mask: BundleMask | null; page_size: number; page_token: string }) {
@@ -185,40 +190,55 @@ export function bundleService(context: Context): Service {
   return { name: 'spire.api.server.bundle.v1.Bundle', methods };
 }
 
+interface Added {
+  readonly x509?: readonly X509Authority[];
+  readonly jwt?: readonly JwtAuthority[];
+  readonly wit?: readonly JwtAuthority[];
+}
+
 /** The bundle with authorities added that it has not; undefined when it has them all. */
-function withAuthorities(
-  before: Bundle,
-  x509: readonly X509Authority[],
-  jwt: readonly JwtAuthority[],
-): Bundle | undefined {
+function withAuthorities(before: Bundle, { x509 = [], jwt = [], wit = [] }: Added): Bundle | undefined {
   const x509Authorities = [...before.x509Authorities];
   for (const one of x509) {
     if (!x509Authorities.some((held) => held.certificate.equals(one.certificate))) x509Authorities.push(one);
   }
-  const jwtAuthorities = [...before.jwtAuthorities];
-  for (const one of jwt) {
-    const there = jwtAuthorities.find((held) => held.keyId === one.keyId);
-    if (before.witAuthorities.some((held) => held.keyId === one.keyId)) {
-      throw new Fault('input/invalid', `${quote(one.keyId)} is the ID of a WIT authority in the bundle`, {
-        hint: 'Give every key an ID of its own.',
-      });
-    }
-    if (!there) jwtAuthorities.push(one);
-    else if (!there.publicKey.equals(one.publicKey)) {
-      throw new Fault('input/invalid', `JWT authority ${quote(one.keyId)} is in the bundle already, with another key`, {
-        hint: 'Give every key an ID of its own.',
-      });
-    }
-  }
-  const added =
-    x509Authorities.length + jwtAuthorities.length - before.x509Authorities.length - before.jwtAuthorities.length;
-  if (added === 0) return undefined;
-  if (Math.max(x509Authorities.length, jwtAuthorities.length) > mostAuthorities) {
+  const jwtAuthorities = withKeys(before.jwtAuthorities, jwt, 'JWT', { keys: before.witAuthorities, what: 'WIT' });
+  const witAuthorities = withKeys(before.witAuthorities, wit, 'WIT', { keys: jwtAuthorities, what: 'JWT' });
+  const after = { ...before, x509Authorities, jwtAuthorities, witAuthorities };
+  if (count(after) === count(before)) return undefined;
+  if (Math.max(x509Authorities.length, jwtAuthorities.length, witAuthorities.length) > mostAuthorities) {
     throw new Fault('limit/exceeded', `a bundle holds at most ${mostAuthorities} authorities of a kind`, {
       hint: 'Those that have expired are removed a day later.',
     });
   }
-  return { ...before, x509Authorities, jwtAuthorities };
+  return after;
+}
+
+const count = ({ x509Authorities, jwtAuthorities, witAuthorities }: Bundle): number =>
+  x509Authorities.length + jwtAuthorities.length + witAuthorities.length;
+
+/** An ID stands for one key, and for one kind of tokens (WIT-29). */
+function withKeys(
+  before: readonly JwtAuthority[],
+  added: readonly JwtAuthority[],
+  what: string,
+  others: { readonly keys: readonly JwtAuthority[]; readonly what: string },
+): readonly JwtAuthority[] {
+  const after = [...before];
+  const hint = 'Give every key an ID of its own.';
+  for (const one of added) {
+    const there = after.find((held) => held.keyId === one.keyId);
+    if (others.keys.some((held) => held.keyId === one.keyId))
+      throw new Fault('input/invalid', `${quote(one.keyId)} is the ID of a ${others.what} authority in the bundle`, {
+        hint,
+      });
+    if (!there) after.push(one);
+    else if (!there.publicKey.equals(one.publicKey)) {
+      const where = `${what} authority ${quote(one.keyId)} is in the bundle already, with another key`;
+      throw new Fault('input/invalid', where, { hint });
+    }
+  }
+  return after;
 }
 
 function applyMask(stored: Bundle, given: Bundle, mask: BundleMask | null): Bundle {

@@ -9,10 +9,9 @@ import type { Clock } from '../../src/run/clock.ts';
 import type { Bundle, JwtAuthority, X509Authority } from '../../src/spiffe/bundle.ts';
 import { bundlePruneAt } from '../../src/spiffe/lifetime.ts';
 import type { SteadyUpstream } from '../upstream/steady.ts';
-import type { UpstreamState } from '../upstream/upstream.ts';
+import type { KeyKind, UpstreamState } from '../upstream/upstream.ts';
 import type { Authority, AuthorityKind } from './authority.ts';
 import type { DistrustedRoots } from './distrust.ts';
-import type { JwtSigner } from './jwt.ts';
 import type { LastSeen, Seen } from './last-seen.ts';
 import type { OwnBundle } from './own-bundle.ts';
 import type { UpstreamRoots } from './upstream-roots.ts';
@@ -93,27 +92,33 @@ async function leave(x509: Authority<X509Signer>, tainted: readonly string[], lo
   if (await x509.leaveRoot(above.id)) log.warn({ upstreamAuthority: above.id }, 'left a tainted upstream authority');
 }
 
+/** Where a bundle has the keys of a kind. */
+const fields = { jwt: 'jwtAuthorities', wit: 'witAuthorities' } as const;
+
 /** Has a key published to the whole trust domain through an upstream, and takes over the keys of all others. */
 export async function publishUpward(
+  kind: KeyKind,
   key: JwtAuthority,
   upstream: SteadyUpstream,
   bundle: OwnBundle,
   clock: Clock,
-): Promise<Bundle> {
-  const all = await upstream.publish('jwt', key);
-  return bundle.edit((before) => {
-    const jwtAuthorities = mergeKeys(before.jwtAuthorities, all, clock.now());
-    return jwtAuthorities && { ...before, jwtAuthorities };
+): Promise<void> {
+  const all = await upstream.publish(kind, key);
+  if (all === undefined) return;
+  await bundle.edit((before) => {
+    const merged = mergeKeys(before[fields[kind]], all, clock.now());
+    return merged && { ...before, [fields[kind]]: merged };
   });
 }
 
-/** The kind of JWT authority whose keys are published to the whole trust domain through an upstream. */
-export function announcedJwt(
-  kind: AuthorityKind<JwtSigner>,
+/** The kind of authority, JWT or WIT, whose keys are published to the whole trust domain through an upstream. */
+export function announced<Signer>(
+  of: KeyKind,
+  kind: AuthorityKind<Signer>,
   upstream: SteadyUpstream,
   bundle: OwnBundle,
   clock: Clock,
-): AuthorityKind<JwtSigner> {
+): AuthorityKind<Signer> {
   return {
     ...kind,
     async announce(slot) {
@@ -123,7 +128,7 @@ export function announcedJwt(
         expiresAt: Math.floor(slot.notAfter / 1000),
         tainted: false,
       };
-      await publishUpward(key, upstream, bundle, clock);
+      await publishUpward(of, key, upstream, bundle, clock);
     },
   };
 }

@@ -124,15 +124,20 @@ export function spireUpstream(options: SpireUpstreamOptions, ports: SpireUpstrea
       return { chain: answer.ca_cert_chain, roots: x509Authorities };
     },
     async state(signal) {
-      const { x509Authorities, jwtAuthorities } = await bundle(signal);
-      return { x509Authorities, jwtAuthorities };
+      const { x509Authorities, jwtAuthorities, witAuthorities } = await bundle(signal);
+      // A server that knows no keys of this kind says nothing of them.
+      return { x509Authorities, jwtAuthorities, ...(witAuthorities.length > 0 && { witAuthorities }) };
     },
     async publish(kind, key, signal) {
       const [method, asked, given] =
         kind === 'jwt'
           ? (['PublishJWTAuthority', 'jwt_authority', 'jwt_authorities'] as const)
           : (['PublishWITAuthority', 'wit_authority', 'wit_authorities'] as const);
-      const answer = await call(bundleApi, method, { [asked]: jwtKeyToWire(key) }, signal);
+      const answer = await call(bundleApi, method, { [asked]: jwtKeyToWire(key) }, signal).catch((error: unknown) => {
+        if (kind === 'wit' && asFault(error).status === Status.UNIMPLEMENTED) return undefined;
+        throw error;
+      });
+      if (answer === undefined) return undefined;
       return (answer as { [given: string]: WireJwtKey[] })[given]!.map((one) => jwtKeyFromWire(one, trustDomain));
     },
     close() {
@@ -154,5 +159,6 @@ function explained(fault: Fault, at: string): Fault {
     fault.status === Status.FAILED_PRECONDITION ||
     fault.status === Status.UNIMPLEMENTED;
   if (!isRefusal) return fault;
-  return new Fault('upstream/refused', `the upstream server at ${at} refuses: ${fault.message}`, extras);
+  const { status } = fault;
+  return new Fault('upstream/refused', `the upstream server at ${at} refuses: ${fault.message}`, { ...extras, status });
 }

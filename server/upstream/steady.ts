@@ -11,7 +11,7 @@ import type { Random } from '../../src/run/random.ts';
 import type { JwtAuthority } from '../../src/spiffe/bundle.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { checkMinted, type Minted, type MintedPath } from './minted.ts';
-import type { Upstream, UpstreamState } from './upstream.ts';
+import type { KeyKind, Upstream, UpstreamState } from './upstream.ts';
 
 /** An upstream that throws Faults alone: `upstream/unavailable` and `upstream/refused`. */
 export interface SteadyUpstream {
@@ -31,7 +31,8 @@ export interface SteadyUpstream {
   ): Promise<{ minted: Minted; path: MintedPath }>;
   /** Undefined where only `mint` tells. */
   state(): Promise<UpstreamState | undefined>;
-  publish(kind: 'jwt' | 'wit', key: JwtAuthority): Promise<readonly JwtAuthority[]>;
+  /** Undefined where the upstream takes no keys of that kind, which is told once. */
+  publish(kind: KeyKind, key: JwtAuthority): Promise<readonly JwtAuthority[] | undefined>;
   /** Throws what went wrong last, until it works again. */
   check(): void;
   close(): Promise<void>;
@@ -64,6 +65,7 @@ export function steadyUpstream(
   const { clock, random, log } = ports;
   const ended = new AbortController();
   const failing = new Map<Call, Failing>();
+  const untaken = new Set<KeyKind>();
 
   async function call<T>(what: Call, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const before = failing.get(what);
@@ -132,7 +134,15 @@ export function steadyUpstream(
     publish: (kind, key) =>
       call('publish', async (signal) => {
         if (upstream.publish === undefined) throw new Error(`upstream ${upstream.name} publishes no keys`);
-        return upstream.publish(kind, key, signal);
+        const all = await upstream.publish(kind, key, signal);
+        if (all === undefined && !untaken.has(kind)) {
+          untaken.add(kind);
+          log.warn(
+            { upstream: upstream.name, kind },
+            'upstream authority takes no such keys: they are known here and below',
+          );
+        }
+        return all;
       }),
     check() {
       for (const { fault } of failing.values()) throw fault;

@@ -14,6 +14,9 @@ export interface UpstreamState {
   readonly witAuthorities?: readonly JwtAuthority[];
 }
 
+/** Which keys of tokens. */
+export type KeyKind = 'jwt' | 'wit';
+
 export interface Upstream {
   /** As in `upstream.authority`: `disk`. */
   readonly name: string;
@@ -27,8 +30,11 @@ export interface Upstream {
   mint(csr: Buffer, ttl: number, signal: AbortSignal): Promise<Minted>;
   /** What it holds now, asked every few seconds; absent where only `mint` tells. */
   state?(signal: AbortSignal): Promise<UpstreamState>;
-  /** Has a key that signs tokens published to the whole trust domain; gives all keys of that kind. May be repeated. */
-  publish?(kind: 'jwt' | 'wit', key: JwtAuthority, signal: AbortSignal): Promise<readonly JwtAuthority[]>;
+  /**
+   * Has a key that signs tokens published to the whole trust domain; gives all keys of that kind, or undefined where it takes
+   * none of that kind. May be repeated.
+   */
+  publish?(kind: KeyKind, key: JwtAuthority, signal: AbortSignal): Promise<readonly JwtAuthority[] | undefined>;
   /** Asking costs nothing, so that it is asked again at every look, however often it failed. */
   readonly isLocal?: true;
   close?(): Promise<void> | void;

@@ -530,3 +530,37 @@ test('what was tainted and revoked above while this server was away is left and 
   const { active } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
   assert.ok((await kids()).includes(active.authority_id), 'its own key stays');
 });
+
+test('WIT keys go up to the root too, and come down; where those above take none, they are known below alone', async (t) => {
+  const wit = { 'wit-svids-enabled': true };
+  const { pair, flags } = await above(t, { server: wit });
+  const server = await testServer(t, { clock: pair.clock, flags: { ...flags, ...wit } });
+  const { active } = await server.admin.call('localAuthority', 'GetWITAuthorityState');
+  const kids = (keys: Bundle) => keys.witAuthorities.map(({ keyId }) => keyId).sort();
+  assert.equal(kids(await bundleAbove(pair)).length, 2);
+  assert.ok(kids(await bundleAbove(pair)).includes(active.authority_id));
+  assert.deepEqual(kids(await server.bundle()), kids(await bundleAbove(pair)));
+
+  const agent = await server.attest();
+  await server.entry('/below', agent.id, { downstream: true });
+  const below = server.as(await server.mint('/below'));
+  const key = {
+    public_key: generateKey('ec-p256').publicKey.export({ format: 'der', type: 'spki' }),
+    key_id: 'third',
+    expires_at: Math.floor(pair.clock.now() / 1000) + 3600,
+  };
+  const { wit_authorities: all } = await below.call('bundle', 'PublishWITAuthority', { wit_authority: key });
+  assert.equal(all.length, 3);
+  assert.ok(kids(await bundleAbove(pair)).includes('third'));
+  const other = await below.refusal('bundle', 'PublishJWTAuthority', { jwt_authority: key });
+  assert.match(other.message, /"third" is the ID of a WIT authority in the bundle/);
+
+  const plain = await above(t);
+  const alone = await testServer(t, { clock: plain.pair.clock, flags: { ...plain.flags, ...wit } });
+  assert.equal(kids(await alone.bundle()).length, 1);
+  assert.equal(kids(await bundleAbove(plain.pair)).length, 0);
+  assert.match(alone.lines.join(''), /upstream authority takes no such keys/);
+  assert.ok((await alone.bundle()).jwtAuthorities.length === 2, 'its other keys went up');
+  for (let look = 0; look < 4; look++) await plain.pair.pass(plain.pair.clock.advance(5_000), 0);
+  assert.equal(kids(await alone.bundle()).length, 1);
+});
