@@ -52,9 +52,9 @@ import { type AgentStatus, agentStatus } from './status.ts';
 import { makeSync } from './sync.ts';
 import { why } from './why.ts';
 import { makeWitCache } from './wit-cache.ts';
-import { workloadAttestor } from './workload/attest.ts';
+import { type WorkloadAttestor, workloadAttestor } from './workload/attest.ts';
 import { kubelet } from './workload/kubelet.ts';
-import { workloadMethods } from './workload/methods.ts';
+import { type WorkloadMethod, workloadMethods } from './workload/methods.ts';
 import { watchedPods } from './workload/watched-pods.ts';
 
 export interface AgentPorts {
@@ -75,6 +75,11 @@ export interface Agent {
   status(): AgentStatus;
   /** Resolves after close(); rejects with what ended the agent, such as its eviction. */
   readonly closed: Promise<void>;
+  /**
+   * Makes ready for options of which those marked `live` may differ; the returned function puts it in force.
+   * Throws what they make impossible.
+   */
+  prepare(next: AgentOptions): Promise<() => void>;
   close(): Promise<void>;
 }
 
@@ -233,9 +238,13 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       logRefusal(call, fault);
       noteRefusal(refused, call, fault, clock.now());
     };
-    const methods = workloadMethods(options, clock);
-    const callers = {
+    const attesting = (methods: readonly WorkloadMethod[]) => ({
+      methods,
       attestor: workloadAttestor(methods, { clock, log }),
+    });
+    let attestation = attesting(workloadMethods(options, clock));
+    const callers = {
+      attestor: { attest: (peer) => attestation.attestor.attest(peer) } satisfies WorkloadAttestor,
       cache,
       catchUp: sync.catchUp,
       agentId: () => node.current()?.id,
@@ -255,11 +264,14 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           lastSync: () => sync.status().lastSuccess,
         }),
         loggerApi('setLevel' in log ? log : undefined),
-        delegatedApi({ ...callers, clock, jwts, holdProcess, delegates: options.authorizedDelegates }),
+        delegatedApi({
+          ...{ ...callers, clock, jwts, holdProcess },
+          isDelegate: (id) => options.authorizedDelegates.includes(id),
+        }),
         statusApi(status, refused.latest),
         explainApi({
           clock,
-          methods,
+          methods: () => attestation.methods,
           cache,
           socket: options.socket,
           agentId: () => node.current()?.id,
@@ -295,8 +307,12 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           clock,
           jwts,
           wits,
-          allowUnauthenticatedVerifiers: options.allowUnauthenticatedVerifiers,
-          allowedForeignJwtClaims: options.allowedForeignJwtClaims,
+          get allowUnauthenticatedVerifiers() {
+            return options.allowUnauthenticatedVerifiers;
+          },
+          get allowedForeignJwtClaims() {
+            return options.allowedForeignJwtClaims;
+          },
         }),
         ...(options.sds.enabled ? [sdsApi({ ...callers, clock, log, options: options.sds, crls })] : []),
         healthApi(serving),
@@ -350,6 +366,12 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       metrics: observing.metrics,
       status,
       closed,
+      async prepare(next) {
+        const made = attesting(workloadMethods(next, clock));
+        return () => {
+          attestation = made;
+        };
+      },
       close,
     };
   } catch (error) {

@@ -28,6 +28,7 @@ import {
   type Reading,
   type Rule,
   readOptions,
+  reloadable,
   required,
   type Sources,
   section,
@@ -130,40 +131,42 @@ export const agentTable = {
     5 * second,
     'How often a server is asked for news that cannot push them.',
   ),
-  allowUnauthenticatedVerifiers: setting(toggle, false, 'Gives bundles also to processes that no entry describes.'),
-  allowedForeignJwtClaims: setting(
-    listOf(text),
-    [],
-    'Claims of JWT-SVIDs of other trust domains that are told to workloads beside `sub`, `exp` and `aud`.',
-  ),
-  authorizedDelegates: setting(
-    listOf(spiffeId),
-    [],
-    'SPIFFE IDs of workloads that may have the identities of other workloads, over the Delegated Identity API.',
-  ),
-  workloadAttestors: section('How the agent learns who opened the socket.', {
-    unix: section('What the kernel knows of the process: user, groups, and the program if asked.', {
-      discoverWorkloadPath: setting(toggle, false, 'Adds the path and the SHA-256 of the program.'),
-      workloadSizeLimit: setting(
-        count(-1, Number.MAX_SAFE_INTEGER),
+  ...reloadable({
+    allowUnauthenticatedVerifiers: setting(toggle, false, 'Gives bundles also to processes that no entry describes.'),
+    allowedForeignJwtClaims: setting(
+      listOf(text),
+      [],
+      'Claims of JWT-SVIDs of other trust domains that are told to workloads beside `sub`, `exp` and `aud`.',
+    ),
+    authorizedDelegates: setting(
+      listOf(spiffeId),
+      [],
+      'SPIFFE IDs of workloads that may have the identities of other workloads, over the Delegated Identity API.',
+    ),
+    workloadAttestors: section('How the agent learns who opened the socket.', {
+      unix: section('What the kernel knows of the process: user, groups, and the program if asked.', {
+        discoverWorkloadPath: setting(toggle, false, 'Adds the path and the SHA-256 of the program.'),
+        workloadSizeLimit: setting(
+          count(-1, Number.MAX_SAFE_INTEGER),
+          0,
+          'The largest program to hash, in bytes; 0 is no limit, -1 never hashes.',
+        ),
+      }),
+      ...workloadAttestorSections,
+    }),
+    limits: section('What one user of this node may take of the agent, so that others do not notice.', {
+      connectionsPerUser: setting(
+        count(1, 1_000_000),
+        8_192,
+        'Connections at a time to the socket of the Workload API; more are closed at once.',
+      ),
+      callsPerUser: setting(count(1, 1_000_000), 16_384, 'Calls and streams open at a time; more are refused.'),
+      callsPerSecond: setting(
+        count(0, 1_000_000),
         0,
-        'The largest program to hash, in bytes; 0 is no limit, -1 never hashes.',
+        'Calls and streams that one process may begin in a second; 0 is no limit.',
       ),
     }),
-    ...workloadAttestorSections,
-  }),
-  limits: section('What one user of this node may take of the agent, so that others do not notice.', {
-    connectionsPerUser: setting(
-      count(1, 1_000_000),
-      8_192,
-      'Connections at a time to the socket of the Workload API; more are closed at once.',
-    ),
-    callsPerUser: setting(count(1, 1_000_000), 16_384, 'Calls and streams open at a time; more are refused.'),
-    callsPerSecond: setting(
-      count(0, 1_000_000),
-      0,
-      'Calls and streams that one process may begin in a second; 0 is no limit.',
-    ),
   }),
   sds: section('What Envoys get, over SDS on the socket of the Workload API.', {
     enabled: setting(toggle, true, 'Serves SDS.'),

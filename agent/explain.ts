@@ -15,7 +15,7 @@ import type { WorkloadMethod } from './workload/methods.ts';
 
 export interface ExplainPorts {
   readonly clock: Clock;
-  readonly methods: readonly WorkloadMethod[];
+  methods(): readonly WorkloadMethod[];
   readonly cache: Cache;
   /** The path of this agent's Workload API. */
   readonly socket: string;
@@ -66,7 +66,7 @@ export async function gatherFacts(pid: number, given: readonly Selector[], ports
 
 function attestAll(pid: number, { methods, clock }: ExplainPorts): Promise<Attestation[]> {
   return Promise.all(
-    methods.map(async (method): Promise<Attestation> => {
+    methods().map(async (method): Promise<Attestation> => {
       try {
         return { name: method.name, selectors: await within(clock, method, pid), error: undefined };
       } catch (error) {

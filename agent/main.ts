@@ -1,19 +1,23 @@
 /** The process edge of the agent: options in, signals, and an end that the exit code tells. */
+import { liveOptions } from '../src/config/live.ts';
+import { reloader } from '../src/config/reload.ts';
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { boundHeap, giveBackWhenIdle } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { startAgent } from './agent.ts';
-import { readAgentOptions } from './config.ts';
+import { agentProgram, readAgentOptions } from './config.ts';
 
 /**
- * Runs an agent until SIGINT or SIGTERM. Throws `config/invalid` for wrong options, and what keeps the agent from
- * starting or going on, such as its eviction.
+ * Runs an agent until SIGINT or SIGTERM; on SIGHUP it reads its sources again. Throws `config/invalid` for wrong options,
+ * and what keeps the agent from starting or going on, such as its eviction.
  */
-export async function runAgent(sources: Sources): Promise<void> {
+export async function runAgent(readSources: () => Promise<Sources>): Promise<void> {
   const growNursery = boundHeap();
-  const { options, warnings } = await readAgentOptions(sources);
+  const { options: atStart, warnings } = await readAgentOptions(await readSources());
+  const inForce = liveOptions(agentProgram, atStart);
+  const { options } = inForce;
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
   for (const warning of warnings) log.warn({}, warning);
@@ -27,6 +31,19 @@ export async function runAgent(sources: Sources): Promise<void> {
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
   let stopGivingBack = (): void => {};
+  const reload = reloader({
+    read: async () => readAgentOptions(await readSources()),
+    live: inForce,
+    prepare: async (next) => {
+      const take = await (await started).prepare(next);
+      return () => {
+        take();
+        log.launch(next.log.level);
+      };
+    },
+    log,
+  });
+  process.on('SIGHUP', reload);
   try {
     const agent = await started;
     growNursery();
@@ -37,6 +54,7 @@ export async function runAgent(sources: Sources): Promise<void> {
     stopGivingBack();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
+    process.off('SIGHUP', reload);
     process.off('SIGUSR2', reopen);
     log.close();
   }

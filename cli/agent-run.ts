@@ -1,13 +1,13 @@
 import { agentTable } from '../agent/config.ts';
 import { Fault } from '../src/errors.ts';
 import { command } from './command.ts';
-import { joinHostPort, sourcesFrom, tableFlags } from './config-flags.ts';
+import { joinHostPort, sourcesReader, tableFlags } from './config-flags.ts';
 import { text } from './flags.ts';
 
 export const agentRun = command({
   summary: 'Run the agent of this node',
   about:
-    'Runs until SIGINT or SIGTERM. A join token is read from a file (--join-token-file), MUTUAL_JOIN_TOKEN, or standard input (--join-token-file -): what stands on a command line can be read by every user of the machine. "mutual config explain agent" shows all options.',
+    'Runs until SIGINT or SIGTERM; on SIGHUP it reads its file again. A join token is read from a file (--join-token-file), MUTUAL_JOIN_TOKEN, or standard input (--join-token-file -): what stands on a command line can be read by every user of the machine. "mutual config explain agent" shows all options.',
   flags: {
     ...tableFlags(agentTable, { socket: ['socketpath'] }),
     serverAddress: text('HOST', "SPIRE's spelling of the host in --server"),
@@ -38,7 +38,7 @@ export const agentRun = command({
         );
     }
     const { runAgent } = await import('../agent/main.ts');
-    await runAgent(await sourcesFrom(flags, ports));
+    await runAgent(sourcesReader(flags, ports));
     return 0;
   },
 });

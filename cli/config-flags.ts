@@ -46,6 +46,20 @@ export async function sourcesFrom(values: Readonly<Record<string, unknown>>, por
   };
 }
 
+/** `sourcesFrom`, for a program that reads them again while it runs. */
+export function sourcesReader(values: Readonly<Record<string, unknown>>, ports: Ports): () => Promise<Sources> {
+  let isRead = false;
+  return async () => {
+    if (isRead && values.config === '-') {
+      throw new Fault('config/invalid', 'the configuration came from standard input, which cannot be read again', {
+        hint: 'Give --config a file.',
+      });
+    }
+    isRead = true;
+    return sourcesFrom(values, ports);
+  };
+}
+
 /** SPIRE gives host and port apart: puts `-serverAddress` and `-serverPort` together under one key. */
 export function joinHostPort(
   values: Record<string, unknown>,

@@ -27,6 +27,7 @@ import {
   type Reading,
   type Rule,
   readOptions,
+  reloadable,
   required,
   type Sources,
   section,
@@ -81,15 +82,17 @@ export const serverTable = {
     true,
     'Brings the database to the schema of this version at start. Without it `mutual server migrate` does so, once, and a server that finds an older schema does not start.',
   ),
-  adminIds: setting(listOf(spiffeId), [], 'SPIFFE IDs that may administer the server over its TCP listener.'),
-  defaultX509SvidTtl: setting(lifetime, hour, 'How long an X.509-SVID lives when its entry does not say.'),
-  defaultJwtSvidTtl: setting(lifetime, 5 * minute, 'How long a JWT-SVID lives when its entry does not say.'),
-  agentTtl: derived(
-    lifetime,
-    'defaultX509SvidTtl',
-    (of) => of('defaultX509SvidTtl') as number,
-    'How long the SVID of an agent lives.',
-  ),
+  ...reloadable({
+    adminIds: setting(listOf(spiffeId), [], 'SPIFFE IDs that may administer the server over its TCP listener.'),
+    defaultX509SvidTtl: setting(lifetime, hour, 'How long an X.509-SVID lives when its entry does not say.'),
+    defaultJwtSvidTtl: setting(lifetime, 5 * minute, 'How long a JWT-SVID lives when its entry does not say.'),
+    agentTtl: derived(
+      lifetime,
+      'defaultX509SvidTtl',
+      (of) => of('defaultX509SvidTtl') as number,
+      'How long the SVID of an agent lives.',
+    ),
+  }),
   caTtl: setting(lifetime, day, 'How long an X.509 authority and a JWT signing key live.'),
   caKeyType: setting(keyType, 'ec-p256', 'The key type of X.509 authorities.'),
   jwtKeyType: derived(
@@ -107,7 +110,9 @@ export const serverTable = {
     organization: setting(listOf(text), ['SPIFFE'], 'Organization names.'),
     commonName: setting(text, '', 'The common name.'),
   }),
-  jwtIssuer: optional(text, 'The `iss` claim of JWT-SVIDs. Without it they have none.'),
+  ...reloadable({
+    jwtIssuer: optional(text, 'The `iss` claim of JWT-SVIDs. Without it they have none.'),
+  }),
   disableJwtSvids: setting(toggle, false, 'Issues no JWT-SVIDs and publishes no JWT authorities.'),
   witSvids: section(
     'WIT-SVIDs, see [WIT-SVIDs](wit.md). Off until enabled: the standard calls them incubating and may still change.',
@@ -127,21 +132,23 @@ export const serverTable = {
     5 * minute,
     'How often those who trust this domain should fetch its bundle.',
   ),
-  rateLimits: section(
-    'Calls per second and address on the TCP listener, each with a burst of the same number; 0 is no limit.',
-    {
-      attest: setting(perSecond, 1, 'Node attestations.'),
-      csr: setting(
-        perSecond,
-        500,
-        'Certificate requests: X.509-SVIDs of workloads, agents and downstream authorities.',
-      ),
-      jwt: setting(perSecond, 500, 'JWT-SVIDs.'),
-      wit: setting(perSecond, 500, 'WIT-SVIDs.'),
-      push: setting(perSecond, 500, 'JWT and WIT authorities published by downstream servers.'),
-      post: setting(perSecond, 10, 'Status reports of agents.'),
-    },
-  ),
+  ...reloadable({
+    rateLimits: section(
+      'Calls per second and address on the TCP listener, each with a burst of the same number; 0 is no limit.',
+      {
+        attest: setting(perSecond, 1, 'Node attestations.'),
+        csr: setting(
+          perSecond,
+          500,
+          'Certificate requests: X.509-SVIDs of workloads, agents and downstream authorities.',
+        ),
+        jwt: setting(perSecond, 500, 'JWT-SVIDs.'),
+        wit: setting(perSecond, 500, 'WIT-SVIDs.'),
+        push: setting(perSecond, 500, 'JWT and WIT authorities published by downstream servers.'),
+        post: setting(perSecond, 10, 'Status reports of agents.'),
+      },
+    ),
+  }),
   revocation: section('Taking back SVIDs before they expire, see [revocation](revocation.md).', {
     record: setting(
       toggle,
@@ -152,30 +159,34 @@ export const serverTable = {
       hostPort(0),
       'Where the revocation lists are served over plain HTTP: `/crl/AUTHORITY-ID.crl` and `/crl.pem`. Off until set.',
     ),
-    withdrawn: setting(
-      toggle,
-      false,
-      'Whether the ban or eviction of an agent and the deletion of an entry revoke what was issued for it.',
-    ),
-  }),
-  pruneNodesExpiredFor: optional(
-    duration(second, 3650 * day),
-    'Forgets nodes whose SVID expired this long ago. Without it they are kept. Banned nodes are always kept.',
-  ),
-  nodeAttestors: section('How nodes may prove what they are.', {
-    joinToken: section('A token made by `mutual token create`, good for one node.', {
-      enabled: setting(toggle, true, 'Whether join tokens are accepted.'),
-    }),
-    x509pop: optionalSection('A certificate the node has from elsewhere, and its key. Off until configured.', {
-      mode: setting(
-        choice('external_pki', 'spiffe'),
-        'external_pki',
-        'Whose certificates: those of `caBundlePaths`, or X.509-SVIDs of this trust domain.',
+    ...reloadable({
+      withdrawn: setting(
+        toggle,
+        false,
+        'Whether the ban or eviction of an agent and the deletion of an entry revoke what was issued for it.',
       ),
-      caBundlePaths: setting(listOf(path), [], 'PEM files of the roots that `external_pki` trusts.'),
-      spiffePrefix: setting(text, '/spire-exchange', 'The path under which an X.509-SVID must lie in mode `spiffe`.'),
-      maxIntermediates: setting(count(0, 16), 4, 'The most intermediate certificates a node may send.'),
-      maxRsaKeySize: setting(count(2048, 16384), 8192, 'The largest RSA key of a node, in bits.'),
+    }),
+  }),
+  ...reloadable({
+    pruneNodesExpiredFor: optional(
+      duration(second, 3650 * day),
+      'Forgets nodes whose SVID expired this long ago. Without it they are kept. Banned nodes are always kept.',
+    ),
+    nodeAttestors: section('How nodes may prove what they are.', {
+      joinToken: section('A token made by `mutual token create`, good for one node.', {
+        enabled: setting(toggle, true, 'Whether join tokens are accepted.'),
+      }),
+      x509pop: optionalSection('A certificate the node has from elsewhere, and its key. Off until configured.', {
+        mode: setting(
+          choice('external_pki', 'spiffe'),
+          'external_pki',
+          'Whose certificates: those of `caBundlePaths`, or X.509-SVIDs of this trust domain.',
+        ),
+        caBundlePaths: setting(listOf(path), [], 'PEM files of the roots that `external_pki` trusts.'),
+        spiffePrefix: setting(text, '/spire-exchange', 'The path under which an X.509-SVID must lie in mode `spiffe`.'),
+        maxIntermediates: setting(count(0, 16), 4, 'The most intermediate certificates a node may send.'),
+        maxRsaKeySize: setting(count(2048, 16384), 8192, 'The largest RSA key of a node, in bits.'),
+      }),
     }),
   }),
   keys: section('The signing keys.', {

@@ -1,12 +1,14 @@
 /** The process edge of the server: options in, signals, and an end that the exit code tells. */
 
+import { liveOptions } from '../src/config/live.ts';
+import { reloader } from '../src/config/reload.ts';
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { begin } from './begin.ts';
-import { readServerOptions } from './config.ts';
+import { readServerOptions, serverProgram } from './config.ts';
 import { openStore } from './store/open.ts';
 
 /** What `server migrate` has done. */
@@ -36,12 +38,14 @@ export async function migrateDatabase(sources: Sources, newLogId: boolean): Prom
 }
 
 /**
- * Runs a server until SIGINT or SIGTERM. Throws `config/invalid` for wrong options, and what keeps the server from
- * starting or going on.
+ * Runs a server until SIGINT or SIGTERM; on SIGHUP it reads its sources again. Throws `config/invalid` for wrong options,
+ * and what keeps the server from starting or going on.
  */
-export async function runServer(sources: Sources): Promise<void> {
+export async function runServer(readSources: () => Promise<Sources>): Promise<void> {
   const growNursery = boundHeap();
-  const { options, warnings } = await readServerOptions(sources);
+  const { options: atStart, warnings } = await readServerOptions(await readSources());
+  const inForce = liveOptions(serverProgram, atStart);
+  const { options } = inForce;
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
   for (const warning of warnings) log.warn({}, warning);
@@ -59,10 +63,24 @@ export async function runServer(sources: Sources): Promise<void> {
     };
     process.once('SIGINT', stop);
     process.once('SIGTERM', stop);
+    const reload = reloader({
+      read: async () => readServerOptions(await readSources()),
+      live: inForce,
+      prepare: async (next) => {
+        const take = await server.prepare(next);
+        return () => {
+          take();
+          log.launch(next.log.level);
+        };
+      },
+      log,
+    });
+    process.on('SIGHUP', reload);
     try {
       await server.closed;
     } finally {
       await server.close();
+      process.off('SIGHUP', reload);
       process.off('SIGINT', stop);
       process.off('SIGTERM', stop);
     }

@@ -39,6 +39,7 @@ import { rotationService } from './api/rotation.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
+import { nodeAttestors } from './attest/methods.ts';
 import { startAuthorities } from './authorities.ts';
 import { openSharedTokenKeys } from './authority/token-keys.ts';
 import { type Begun, begin } from './begin.ts';
@@ -76,6 +77,11 @@ export interface RunningServer {
   readonly crls: HostPort | undefined;
   /** Resolves after close; rejects when the server cannot go on. */
   readonly closed: Promise<void>;
+  /**
+   * Makes ready for options of which those marked `live` may differ; the returned function puts it in force.
+   * Throws what they make impossible.
+   */
+  prepare(next: ServerOptions): Promise<() => void>;
   close(): Promise<void>;
 }
 
@@ -161,13 +167,18 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       recorded: options.revocation.record,
     });
 
-    const checkAccess = accessControl({ trustDomain, adminIds: options.adminIds, world, nodes: store.nodes, clock });
+    const checkAccess = accessControl({
+      ...{ trustDomain, world, nodes: store.nodes, clock },
+      isAdmin: (id) => options.adminIds.includes(id),
+    });
     const rights = new WeakMap<Call, Rights>();
     const recheck = async (call: Call): Promise<Rights> => {
       const now = await checkAccess(call);
       rights.set(call, now);
       return now;
     };
+    const attestorPorts = { trustDomain, store, clock, random };
+    const attestors = live(await nodeAttestors(options, attestorPorts));
     const context: Context = {
       trustDomain,
       options,
@@ -175,9 +186,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       world,
       authorities,
       recorder,
-      withdrawing: options.revocation.withdrawn ? revoking.withdrawing : (_, act) => act(),
+      withdrawing: (what, act) => (options.revocation.withdrawn ? revoking.withdrawing(what, act) : act()),
       holdings: holdings(clock),
       limit: rateLimiter(options.rateLimits, clock, recheck),
+      attestors,
       rightsOf: (call) => rights.get(call) as Rights,
       recheck,
       clock,
@@ -205,10 +217,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       ...{ store, world, authorities, trustDomain, clock, random, log },
       holdings: context.holdings,
       refreshHint: options.refreshHint,
-      jwtLifetime: options.defaultJwtSvidTtl,
+      jwtLifetime: () => options.defaultJwtSvidTtl,
     });
     const shared = [
-      await agentService(context),
+      agentService(context),
       bundleService(context),
       entryService(context),
       svidService(context),
@@ -325,6 +337,10 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       metrics: observing.metrics,
       crls: listing?.address,
       closed: running.ended,
+      async prepare(next) {
+        const made = await nodeAttestors(next, attestorPorts);
+        return () => attestors.set(made);
+      },
       close,
     };
 

@@ -24,6 +24,8 @@ export interface Option<T, Presence extends 'sure' | 'maybe' = 'sure' | 'maybe'>
   readonly env?: string;
   /** Taken from its variable alone: others can read a command line, and files are copied. */
   readonly variableOnly?: true;
+  /** Taken when the configuration is read again while the program runs (src/config/live.ts). */
+  readonly live?: true;
 }
 
 /** A default: a value, or one made from other options with the words that describe it. */
@@ -89,6 +91,15 @@ export function section<const T extends Table>(means: string, table: T): Section
 
 export function optionalSection<const T extends Table>(means: string, table: T): Section<T, 'maybe'> {
   return { is: 'section', presence: 'maybe', means, table };
+}
+
+/** The same table, of options that are taken while the program runs. Who uses them reads them where they are used. */
+export function reloadable<const T extends Table>(table: T): T {
+  const marked = Object.entries(table).map(([key, part]) => [
+    key,
+    part.is === 'option' ? { ...part, live: true } : { ...part, table: reloadable(part.table as Table) },
+  ]);
+  return Object.fromEntries(marked) as T;
 }
 
 /** A check across options. It is left out when one of `needs` (paths) is itself at fault. */
@@ -253,6 +264,14 @@ export async function inspectOptions<T extends Table, O = OptionsOf<T>>(
   }
   const ordered = inReadingOrder(problems, sources.file?.path);
   return { options: problems.length === 0 ? options : undefined, problems: ordered, warnings, origins };
+}
+
+/** What the rules of a program find wrong with options that are each fit. */
+export function checkRules<T extends Table, O>(program: Program<T, O>, options: O): readonly string[] {
+  const faults: string[] = [];
+  const report: Report = { fault: (path, message) => faults.push(`${path}: ${message}`), warn: () => {} };
+  for (const rule of program.rules) rule.check(options, report);
+  return faults;
 }
 
 /** The faults of the file from its top to its end, then the others as they were found. */

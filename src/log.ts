@@ -34,6 +34,8 @@ export interface RootLog extends Log {
   /** The level at the start, to which `setLevel` without an argument returns. */
   readonly launchLevel: LogLevel;
   setLevel(level?: LogLevel): void;
+  /** The level of the configuration has changed: it is that of the start from now on, and in force. */
+  launch(level: LogLevel): void;
   /** Opens the file anew, after it was moved away. Without a file does nothing. */
   reopen(): void;
   /** Writes what is still held and closes the file. */
@@ -52,7 +54,7 @@ export interface LogOptions {
 
 /** Opens a log. Throws `config/invalid` when the file cannot be opened. */
 export function createLog(options: LogOptions): RootLog {
-  const launchLevel = options.level;
+  let launchLevel = options.level;
   let level = launchLevel;
   let threshold = logLevels.indexOf(level);
   const sink = openSink(options);
@@ -88,15 +90,25 @@ export function createLog(options: LogOptions): RootLog {
     };
   };
 
+  function setLevel(next = launchLevel): void {
+    level = next;
+    threshold = logLevels.indexOf(next);
+  }
+
   return {
     ...wrap(root),
     get level() {
       return level;
     },
-    launchLevel,
-    setLevel(next = launchLevel) {
-      level = next;
-      threshold = logLevels.indexOf(next);
+    get launchLevel() {
+      return launchLevel;
+    },
+    setLevel,
+    launch(next) {
+      // What an operator set in between stays when the configuration says what it said.
+      if (next === launchLevel) return;
+      launchLevel = next;
+      setLevel();
     },
     reopen: sink.reopen,
     close: sink.close,

@@ -28,15 +28,15 @@ export interface CallerLimits {
 /** Processes whose rate is remembered; one that is forgotten begins with a full allowance. */
 const mostProcesses = 4_096;
 
+/** @param options read at each use: they may change */
 export function callerLimits(options: CallerLimitOptions, clock: Clock): CallerLimits {
-  const { connectionsPerUser, callsPerUser, callsPerSecond } = options;
   const connections = tally();
   const calls = tally();
   const taken = new WeakSet<Call>();
   /** When the allowance of a process is full again, Unix milliseconds. */
   const fullAt = new LRUCache<number, number>({ max: mostProcesses });
 
-  const spend = (pid: number): void => {
+  const spend = (pid: number, callsPerSecond: number): void => {
     const now = clock.now();
     const next = Math.max(fullAt.get(pid) ?? 0, now) + 1_000 / callsPerSecond;
     if (next - now > 1_000) {
@@ -49,6 +49,7 @@ export function callerLimits(options: CallerLimitOptions, clock: Clock): CallerL
 
   return {
     admit({ uid }) {
+      const { connectionsPerUser } = options;
       if (connections.of(uid) >= connectionsPerUser)
         throw new Fault('limit/exceeded', `user ${uid} has ${connectionsPerUser} connections to the agent already`, {
           hint: 'Close those that are not used; limits.connectionsPerUser is how many a user may have.',
@@ -59,11 +60,12 @@ export function callerLimits(options: CallerLimitOptions, clock: Clock): CallerL
     begin(call) {
       if (call.caller.kind !== 'unix') return;
       const { uid, pid } = call.caller.peer;
+      const { callsPerUser, callsPerSecond } = options;
       if (calls.of(uid) >= callsPerUser)
         throw new Fault('limit/exceeded', `user ${uid} has ${callsPerUser} calls and streams open already`, {
           hint: 'End those that are not used; limits.callsPerUser is how many a user may have.',
         });
-      if (callsPerSecond > 0) spend(pid);
+      if (callsPerSecond > 0) spend(pid, callsPerSecond);
       taken.add(call);
       calls.add(uid, 1);
     },

@@ -19,7 +19,7 @@ import { delegable, described, patience, processSubject, type Subject, type Subj
 export interface DelegatedPorts extends CallerPorts, SubjectPorts {
   readonly jwts: JwtCache;
   /** Who may ask. */
-  readonly delegates: readonly SpiffeId[];
+  isDelegate(id: SpiffeId): boolean;
 }
 
 /** Names a workload by one of the two. */
@@ -33,11 +33,10 @@ const mostSelectors = 1_000;
 
 export function delegatedApi(ports: DelegatedPorts): Service {
   const { cache, clock, jwts } = ports;
-  const delegates = new Set(ports.delegates);
   const bundles = allBundles(cache);
 
   const requireDelegate = ({ entries }: Identities): void => {
-    if (entries.some(({ spiffeId }) => delegates.has(spiffeId))) return;
+    if (entries.some(({ spiffeId }) => ports.isDelegate(spiffeId))) return;
     throw new Fault('caller/denied', 'caller not configured as an authorized delegate', {
       hint: 'Name one of its SPIFFE IDs in authorizedDelegates of the agent.',
     });

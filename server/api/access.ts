@@ -122,7 +122,8 @@ export function agentRevoked(): Fault {
 
 export interface AccessPorts {
   readonly trustDomain: TrustDomain;
-  readonly adminIds: readonly SpiffeId[];
+  /** Whether the configuration makes it an administrator, now. */
+  isAdmin(id: SpiffeId): boolean;
   readonly world: World;
   readonly nodes: Nodes;
   readonly clock: Clock;
@@ -130,7 +131,7 @@ export interface AccessPorts {
 
 /** Makes the check that runs before every handler. It returns the caller's rights or throws `caller/denied`. */
 export function accessControl(ports: AccessPorts): (call: Call) => Promise<Rights> {
-  const { trustDomain, adminIds, world, nodes, clock } = ports;
+  const { trustDomain, isAdmin, world, nodes, clock } = ports;
   return async (call) => {
     const allowed = Object.hasOwn(access, call.method) ? access[call.method] : undefined;
     const { caller } = call;
@@ -159,7 +160,7 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
       throw denied({ detail: `the SVID of ${id} is revoked` });
     }
     if (allowed.includes('admin')) {
-      if (adminIds.includes(id)) return { as: 'admin', id };
+      if (isAdmin(id)) return { as: 'admin', id };
       if (isMemberOf(id, trustDomain))
         for (const entry of world.entriesOf(id)) if (entry.admin) return { as: 'admin', id };
     }

@@ -6,7 +6,6 @@ import { isAgentId, isMemberOf, makeId, requireWorkloadId, type SpiffeId } from 
 import { makeSelector } from '../../src/spiffe/selector.ts';
 import { idFromWire, idToWire, selectorsFromWire, selectorToWire, type WireId } from '../../src/wire/id.ts';
 import { expired, missing } from '../attest/join-token.ts';
-import { type NodeAttestor, nodeAttestors } from '../attest/methods.ts';
 import { issueX509Svid } from '../issue/x509.ts';
 import type { StoredNode } from '../store/store.ts';
 import type { Context } from './context.ts';
@@ -33,15 +32,9 @@ const longestVersion = 255;
 /** Milliseconds from the turn of an attestation to its end. */
 const attestWithin = 60_000;
 
-export async function agentService(context: Context): Promise<Service> {
-  const { trustDomain, options, store, world, authorities, limit, rightsOf, recheck, clock, random, log } = context;
-  const attestors: ReadonlyMap<string, NodeAttestor> = await nodeAttestors(options, {
-    trustDomain,
-    store,
-    clock,
-    random,
-  });
-
+export function agentService(context: Context): Service {
+  const { trustDomain, options, store, world, authorities, attestors, limit, rightsOf, recheck, clock, random, log } =
+    context;
   function agentId(wire: WireId | null): SpiffeId {
     const id = idFromWire(wire, 'agent ID');
     if (!isMemberOf(id, trustDomain) || !isAgentId(id)) {
@@ -92,13 +85,13 @@ export async function agentService(context: Context): Promise<Service> {
       throw new Fault('input/invalid', 'malformed param: missing attestation data payload');
     if (!params.params || params.params.csr.length === 0)
       throw new Fault('input/invalid', 'malformed param: missing X509-SVID parameters or CSR');
-    const attestor = attestors.get(params.data.type);
+    const attestor = attestors.value.get(params.data.type);
     if (!attestor) {
       throw new Fault(
         'state/refused',
         `error getting node attestor: could not find node attestor type ${quote(params.data.type)}`,
         {
-          hint: `This server accepts: ${[...attestors.keys()].join(', ') || 'none'}.`,
+          hint: `This server accepts: ${[...attestors.value.keys()].join(', ') || 'none'}.`,
         },
       );
     }

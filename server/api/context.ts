@@ -2,8 +2,10 @@
 import type { Log } from '../../src/log.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
+import type { Live } from '../../src/run/live.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
+import type { NodeAttestor } from '../attest/methods.ts';
 import type { Authorities } from '../authorities.ts';
 import type { ServerOptions } from '../config.ts';
 import type { FollowedWorld } from '../entries/world.ts';
@@ -26,6 +28,8 @@ export interface Context {
   withdrawing<T>(targets: readonly Target[], act: () => Promise<T>): Promise<T>;
   /** What each agent has said that it holds. */
   readonly holdings: Holdings;
+  /** By the type that agents name. */
+  readonly attestors: Live<ReadonlyMap<string, NodeAttestor>>;
   readonly limit: Limiter;
   /** The rights the access check found for this call. */
   rightsOf(call: Call): Rights;

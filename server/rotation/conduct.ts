@@ -55,7 +55,7 @@ export interface ConductPorts {
   /** Milliseconds after which whoever follows the bundle has fetched it again. */
   readonly refreshHint: number;
   /** Milliseconds that a JWT-SVID lives where its entry says nothing. */
-  readonly jwtLifetime: number;
+  jwtLifetime(): number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -220,7 +220,7 @@ export function conduct(ports: ConductPorts): Conduct {
   }
 
   function longestToken(): number {
-    let most = ports.jwtLifetime;
+    let most = ports.jwtLifetime();
     for (const { jwtSvidTtl } of world.entries.values()) most = Math.max(most, jwtSvidTtl * 1000);
     return most;
   }

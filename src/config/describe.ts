@@ -77,6 +77,8 @@ export function referencePage(program: string, table: Table): string {
     'YAML or JSON, its keys are the paths below; a key that is not here is refused. Durations are whole numbers with units',
     '(`90s`, `1h30m`). Lists repeat their flag, and have commas in a variable.',
     '',
+    'Options with ↻ are taken when the configuration is read again, on SIGHUP; see [reload](reload.md).',
+    '',
     `\`mutual config explain ${program}\` prints the same with the values in force and where each came from;`,
     `\`mutual config check ${program} --config FILE\` says what is wrong with a file.`,
     '',
@@ -103,7 +105,7 @@ function sectionLines(rows: readonly Row[], prefix: string): string[] {
           : kind.choices.map((one) => `\`${one}\``).join(', ');
       const fallback = fallbackWords(option);
       const last = fallback === undefined ? (option.presence === 'maybe' ? '' : 'must be given') : `\`${fallback}\``;
-      return `| \`${path}\` | ${words} | ${last} | ${option.means} | ${flag === '' ? '' : `\`${flag}\`<br>`}\`${env}\` |`;
+      return `| \`${path}\`${option.live ? ' ↻' : ''} | ${words} | ${last} | ${option.means} | ${flag === '' ? '' : `\`${flag}\`<br>`}\`${env}\` |`;
     }),
   ];
 }

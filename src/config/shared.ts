@@ -1,5 +1,5 @@
 /** Options that both programs have, declared once. */
-import { optional, type Rule, section, setting } from '../config.ts';
+import { optional, type Rule, reloadable, section, setting } from '../config.ts';
 import { quote } from '../errors.ts';
 import { choice, hostPort, path, toggle, urlPath } from './kinds.ts';
 
@@ -8,11 +8,13 @@ const longestSocketPath = 107;
 
 export const sharedSections = {
   log: section('What the program says about itself.', {
-    level: setting(
-      choice('panic', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'),
-      'info',
-      'The least severe events that are written. It can be changed while the program runs.',
-    ),
+    ...reloadable({
+      level: setting(
+        choice('panic', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'),
+        'info',
+        'The least severe events that are written. It can be changed while the program runs.',
+      ),
+    }),
     format: setting(choice('text', 'json'), 'text', 'One line an event, as text for people or as JSON.'),
     file: optional(path, 'A file to append to, opened anew on SIGUSR2. Without it the log goes to standard error.'),
   }),

@@ -283,7 +283,7 @@ test('a method that is not in the table is refused, whoever calls', async () => 
   const { emptyWorld } = await import('../../../server/entries/world.ts');
   const check = accessControl({
     trustDomain: parseId('spiffe://example.org').slice(9) as never,
-    adminIds: [],
+    isAdmin: () => false,
     world: emptyWorld(),
     nodes: {} as never,
     clock: fixtures.clock,
