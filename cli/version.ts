@@ -1,5 +1,5 @@
 import { release } from 'node:os';
-import { version as number } from '../src/version.ts';
+import { incubating, version as number } from '../src/version.ts';
 import { command } from './command.ts';
 import { output, toggle } from './flags.ts';
 import { jsonLine } from './json.ts';
@@ -43,6 +43,7 @@ async function features(
     tls_x25519mlkem768: hasGroup('X25519MLKEM768'),
     tls_secp256r1mlkem768: hasGroup('SecP256r1MLKEM768'),
     tls_secp384r1mlkem1024: hasGroup('SecP384r1MLKEM1024'),
+    ...incubating,
     mldsa: Number.parseInt(versions.openssl ?? '0', 10) > 3 || /^3\.([5-9]|\d\d)/.test(versions.openssl ?? ''),
   };
 }

@@ -30,8 +30,8 @@ const mostProcesses = 4_096;
 
 /** @param options read at each use: they may change */
 export function callerLimits(options: CallerLimitOptions, clock: Clock): CallerLimits {
-  const connections = tally();
-  const calls = tally();
+  const connections = tally<number>();
+  const calls = tally<number>();
   const taken = new WeakSet<Call>();
   /** When the allowance of a process is full again, Unix milliseconds. */
   const fullAt = new LRUCache<number, number>({ max: mostProcesses });
@@ -75,15 +75,15 @@ export function callerLimits(options: CallerLimitOptions, clock: Clock): CallerL
   };
 }
 
-/** How many of something each user has; users with none are forgotten. */
-function tally() {
-  const counts = new Map<number, number>();
+/** How many of something each has; those with none are forgotten. */
+export function tally<Who>() {
+  const counts = new Map<Who, number>();
   return {
-    of: (uid: number): number => counts.get(uid) ?? 0,
-    add(uid: number, more: number): void {
-      const now = (counts.get(uid) ?? 0) + more;
-      if (now === 0) counts.delete(uid);
-      else counts.set(uid, now);
+    of: (who: Who): number => counts.get(who) ?? 0,
+    add(who: Who, more: number): void {
+      const now = (counts.get(who) ?? 0) + more;
+      if (now === 0) counts.delete(who);
+      else counts.set(who, now);
     },
   };
 }

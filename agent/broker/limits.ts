@@ -6,6 +6,7 @@ import { Fault, Status } from '../../src/errors.ts';
 import type { Call } from '../../src/rpc/serve.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
+import { tally } from '../api/caller-limits.ts';
 
 export interface BrokerLimitOptions {
   readonly callsPerBroker: number;
@@ -13,22 +14,36 @@ export interface BrokerLimitOptions {
 }
 
 export interface BrokerLimits {
+  /** Takes a connection in, of a broker or (undefined) of somebody who is none; the returned function is for its end. */
+  admit(broker: SpiffeId | undefined): () => void;
   /** Takes a call of a broker in. Throws `limit/exceeded`. */
   begin(id: SpiffeId, call: Call): void;
   /** For the end of every call, also of one that was not taken in. */
   end(call: Call): void;
 }
 
+/** Connections of one broker, and of all who are none: those get their refusal, and keep no broker out. */
+const connectionsPerBroker = 64;
+const connectionsOfOthers = 64;
+
 /** Brokers are those that the configuration names, so what is remembered of them is bounded by it. */
 export function brokerLimits({ callsPerBroker, callsPerSecond }: BrokerLimitOptions, clock: Clock): BrokerLimits {
-  const open = new Map<SpiffeId, number>();
+  const connections = tally<SpiffeId | undefined>();
+  const open = tally<SpiffeId>();
   const taken = new WeakMap<Call, SpiffeId>();
   /** When the allowance of a broker is full again, Unix milliseconds. */
   const fullAt = new Map<SpiffeId, number>();
   return {
+    admit(broker) {
+      const most = broker === undefined ? connectionsOfOthers : connectionsPerBroker;
+      if (connections.of(broker) >= most) {
+        throw tooMuch(`${broker ?? 'callers that are no brokers'} have ${most} connections already`, 1_000);
+      }
+      connections.add(broker, 1);
+      return () => connections.add(broker, -1);
+    },
     begin(id, call) {
-      const count = open.get(id) ?? 0;
-      if (count >= callsPerBroker) {
+      if (open.of(id) >= callsPerBroker) {
         throw tooMuch(`broker ${id} has ${callsPerBroker} calls and streams open already`, 1_000);
       }
       const now = clock.now();
@@ -37,14 +52,12 @@ export function brokerLimits({ callsPerBroker, callsPerSecond }: BrokerLimitOpti
         throw tooMuch(`broker ${id} calls more than ${callsPerSecond} times a second`, Math.ceil(next - now - 1_000));
       }
       fullAt.set(id, next);
-      open.set(id, count + 1);
+      open.add(id, 1);
       taken.set(call, id);
     },
     end(call) {
       const id = taken.get(call);
-      if (id === undefined) return;
-      taken.delete(call);
-      open.set(id, (open.get(id) ?? 1) - 1);
+      if (id !== undefined && taken.delete(call)) open.add(id, -1);
     },
   };
 }

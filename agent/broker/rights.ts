@@ -18,6 +18,7 @@ export interface RightsOptions {
 }
 
 export interface Rights {
+  isBroker(id: SpiffeId, from: Place): boolean;
   /** Throws `caller/denied` for who may refer to nothing from there. */
   requireBroker(id: SpiffeId, from: Place): void;
   /** Throws `caller/denied`. Asked before anybody looks whether the workload exists. */
@@ -33,9 +34,11 @@ export function brokerRights(options: RightsOptions): Rights {
     network: { process: new Set(), pod: new Set(options.podsOverNetwork) },
   };
   const namespaces = new Set(options.podNamespaces);
+  const isBroker = (id: SpiffeId, from: Place): boolean => Object.values(may[from]).some((ids) => ids.has(id));
   return {
+    isBroker,
     requireBroker(id, from) {
-      if (Object.values(may[from]).some((ids) => ids.has(id))) return;
+      if (isBroker(id, from)) return;
       throw new Fault('caller/denied', `${quote(id)} is not a broker of this agent over the ${from}`, {
         hint: `The operator names brokers in ${Object.values(givenBy[from]).join(' or ')} of the agent.`,
       });

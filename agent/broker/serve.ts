@@ -43,11 +43,10 @@ const limits: Readonly<Record<Place, Limits>> = {
     ...unixLimits,
     streams: 4_096,
     messageBytes: 256 << 10,
-    connections: 1_024,
     handshakeMs: 10_000,
     idleMs: 60_000,
   },
-  network: { ...tlsLimits, streams: 4_096, messageBytes: 256 << 10, connections: 1_024, idleMs: 60_000 },
+  network: { ...tlsLimits, streams: 4_096, messageBytes: 256 << 10, idleMs: 60_000 },
 };
 
 /** Serves wherever the options say. Resolves when all of it is served; nothing is when it throws. */
@@ -80,6 +79,7 @@ export async function serveBroker(
       context,
       requirePostQuantum: ports.requirePostQuantum,
       verifyClient: verify,
+      admit: ({ svid }) => calls.admit(svid !== undefined && rights.isBroker(svid.id, place) ? svid.id : undefined),
       endsWithSvid: true,
       limits: limits[place],
       clock,

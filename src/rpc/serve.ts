@@ -11,7 +11,7 @@ import { systemClock } from '../run/clock.ts';
 import type { Live } from '../run/live.ts';
 import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
-import type { Caller, TlsCaller } from './caller.ts';
+import type { TlsCaller } from './caller.ts';
 import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
 import { handshakesInTurn } from './handshakes.ts';
 import { whenOpened } from './path-authority.ts';
@@ -45,6 +45,8 @@ export interface TlsOptions extends ServeOptions {
   readonly context: Live<SecureContextOptions>;
   /** Verifies a client's chain (DER, leaf first); what it throws refuses the connection. */
   readonly verifyClient: (chain: readonly Buffer[]) => NonNullable<TlsCaller['svid']>;
+  /** Asked of each connection once it is known who made it; what it throws refuses it, what it gives is called at its end. */
+  readonly admit?: (caller: TlsCaller) => () => void;
 }
 
 const backlog = 4096;
@@ -127,7 +129,10 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
     (socket) => {
       const address = plainAddress(socket.remoteAddress ?? '');
       try {
-        connections.add(socket, tlsCaller(socket, address, options.verifyClient));
+        const caller = tlsCaller(socket, address, options.verifyClient);
+        const leave = options.admit?.(caller);
+        if (leave !== undefined) socket.once('close', leave);
+        connections.add(socket, caller);
       } catch (error) {
         connections.refuse(socket, error, address);
       }
@@ -161,7 +166,7 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
   };
 }
 
-function tlsCaller(socket: TLSSocket, address: string, verifyClient: TlsOptions['verifyClient']): Caller {
+function tlsCaller(socket: TLSSocket, address: string, verifyClient: TlsOptions['verifyClient']): TlsCaller {
   if (socket.alpnProtocol !== 'h2')
     throw untrusted('the client does not speak HTTP/2', `ALPN chose ${quote(socket.alpnProtocol)}`);
   if (socket.isSessionReused()) throw untrusted('the client resumed a session');

@@ -21,10 +21,11 @@ suite('the process', () => {
     equal(mutual('--version').out, ran.out);
   });
 
-  test('names what this build can do', () => {
+  test('ST-2 names what this build can do, and which state of the incubating standards it has', () => {
     const { features } = JSON.parse(mutual('version', '--features', '--output', 'json').out);
     equal(features.node, process.versions.node);
     equal(typeof features.tls_x25519mlkem768, 'boolean');
+    match(features.spiffe_broker_api, /^spiffe\/spiffe [0-9a-f]{7} \(\d{4}-\d\d-\d\d\)$/);
   });
 
   test('ends with 2 for a wrong call and 1 for a failure', () => {

@@ -165,9 +165,9 @@ test('while kubelet is away, what was found counts for a minute, is logged once,
   assert.deepEqual(ids(await broker.fetch(podReference({ key }))), ['web']);
 });
 
-test('a hundred followed pods are one list each five seconds, and none once nobody follows', async (t) => {
+test('three hundred pods followed on one connection are one list each five seconds, and none once nobody follows', async (t) => {
   const { pair, broker, entry, kubelet } = await rig(t);
-  kubelet.pods = Array.from({ length: 100 }, (_, n) => ({
+  kubelet.pods = Array.from({ length: 300 }, (_, n) => ({
     ...web,
     name: `web-${n}`,
     uid: `a1b2c3d4-e5f6-7890-abcd-${String(n).padStart(12, '0')}`,

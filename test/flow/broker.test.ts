@@ -448,6 +448,31 @@ test('BE-8 one broker that asks for too much is told when to come again, and no 
   await second.fetch(reference);
 });
 
+test('who is no broker has few connections, and a broker has its own: neither keeps a broker out', async (t) => {
+  const { pair, broker, svid, connect, workload, entry } = await rig(t);
+  await pair.admin.createEntry('/somebody', self);
+  await entry('web');
+  const { pid } = await workload('web');
+  const somebody = await svidOf(pair, 'spiffe://example.org/somebody');
+  const outcome = async (shown: BrokerSvid | undefined): Promise<number> => {
+    const fault = await connect(shown)
+      .fetch(processReference(pid))
+      .then(
+        () => undefined,
+        (error: Fault) => error,
+      );
+    return fault?.status ?? 0;
+  };
+  const strangers = await Promise.all(Array.from({ length: 100 }, (_, at) => outcome(at % 2 ? undefined : somebody)));
+  assert.equal(strangers.filter((status) => status === Status.UNAVAILABLE).length, 36);
+  assert.equal(strangers.filter((status) => status !== Status.UNAVAILABLE).length, 64);
+  assert.deepEqual(ids(await broker.fetch(processReference(pid))), ['spiffe://example.org/web']);
+  const own = await Promise.all(Array.from({ length: 70 }, () => outcome(svid)));
+  assert.equal(own.filter((status) => status === 0).length, 63);
+  assert.equal(own.filter((status) => status === Status.UNAVAILABLE).length, 7);
+  assert.equal(pair.lines.filter((line) => line.includes('have 64 connections already')).length, 2);
+});
+
 test('what was begun with an SVID ends with it: when it expires, or is revoked', async (t) => {
   const { pair, broker, svid, connect, workload, entry } = await rig(t);
   await entry('web');
