@@ -19,7 +19,7 @@ export interface Covered {
   readonly ms: number;
 }
 
-/** Revokes, then waits until every agent that follows this server holds the lists, for at most `patience` seconds. */
+/** Revokes, then waits until every agent that follows a server holds the lists, for at most `patience` seconds. */
 export async function revokeAndCover(
   requests: readonly RevokeRequest[],
   socket: string | undefined,
@@ -72,7 +72,7 @@ function onceEach(revoked: readonly Message[]): Message[] {
 }
 
 async function cover(caller: Caller, position: string, patience: number, ports: Ports): Promise<Message> {
-  let coverage: Message = { watching: 0, holding: 0, elsewhere: 0 };
+  let coverage: Message = { watching: 0, holding: 0, elsewhere: 0, polling: 0, servers: 1, answered: 0, behind: [] };
   try {
     const options = { deadlineMs: patience * 1000 };
     for await (const now of caller.stream(revocationService, 'Coverage', { position }, options)) {
@@ -95,12 +95,23 @@ export function printCovered({ response, coverage, ms }: Covered, output: 'prett
   }
   ports.out(revokedTable(response.revoked, ports));
   ports.out(
-    `\n${coverage.holding} of ${count(coverage.watching, 'agent', 'agents')} that ${coverage.watching === 1 ? 'follows' : 'follow'} this server ${coverage.holding === 1 ? 'holds' : 'hold'} it, ${ms} ms after the command\n`,
+    `\n${coverage.holding} of ${count(coverage.watching, 'agent', 'agents')} that can be told ${coverage.holding === 1 ? 'holds' : 'hold'} it, ${ms} ms after the command\n`,
   );
+  for (const id of coverage.behind) ports.out(`${id} does not hold it\n`);
+  if (coverage.polling > 0) {
+    const takes = coverage.polling === 1 ? 'polls and takes' : 'poll and take';
+    ports.out(
+      `${count(coverage.polling, 'agent', 'agents')} only ${takes} no lists; what they serve ends with its SVIDs\n`,
+    );
+  }
   if (coverage.elsewhere > 0) {
     ports.out(
-      `${count(coverage.elsewhere, 'attested agent', 'attested agents')} elsewhere: with another server, of SPIRE, or away; what they serve ends with its SVIDs\n`,
+      `${count(coverage.elsewhere, 'attested agent is', 'attested agents are')} away; what they serve ends with its SVIDs\n`,
     );
+  }
+  if (coverage.answered < coverage.servers) {
+    const silent = coverage.servers - coverage.answered;
+    ports.out(`${silent} of ${coverage.servers} servers did not answer: away, or of an older version\n`);
   }
   for (const authority of response.missing_authority_ids) {
     ports.out(`Authority ${authority} has no list yet that says so: its server is away or of an older version\n`);

@@ -7,7 +7,7 @@ import { printCovered, type RevokeRequest, revokeAndCover } from './revocation.t
 export const svidRevoke = command({
   summary: 'Take back SVIDs before they expire',
   about:
-    'Give one of --serial, --jti, --spiffe-id, --entry and --agent. Returns when every agent that follows this server holds the new revocation lists, and says how long that took; exits with 1 when one does not within the timeout. A workload that is still registered gets a new SVID at once: delete its entry, or ban its agent, when it is to get none.',
+    'Give one of --serial, --jti, --spiffe-id, --entry and --agent. Returns when every agent that follows one of the servers holds the new revocation lists, and says how long that took; exits with 1 when one does not within the timeout. A workload that is still registered gets a new SVID at once: delete its entry, or ban its agent, when it is to get none.',
   flags: {
     serial: text('SERIAL', 'An X.509-SVID, decimal or 0x and hexadecimal'),
     jti: text('JTI', 'A JWT-SVID, by its jti claim'),

@@ -49,6 +49,7 @@ import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
 import { serveCrls } from './publish/crls.ts';
 import { revocationLists } from './revocation/lists.ts';
+import { reach } from './revocation/reach.ts';
 import { issuanceRecorder } from './revocation/recorder.ts';
 import { revoker } from './revocation/revoke.ts';
 import { conduct } from './rotation/conduct.ts';
@@ -205,10 +206,20 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
           .catch((error: unknown) => log.error({ error }, 'shared authority not looked at; it is tried again'));
     });
     const watching = watchers(world, trustDomain);
+    const { journal } = store;
+    const reaching = reach({
+      journal,
+      world,
+      watchers: watching,
+      polling: context.holdings.polling,
+      serverName,
+      clock,
+    });
     world.onChange((change, old) => watching.tell(change, old));
     world.onChange((change) => {
       revoking.heard(change);
       if (change.kind !== 'revocation') return;
+      reaching.expect();
       void lists
         .refresh(authorities.x509.state)
         .catch((error: unknown) => log.error({ error }, 'revocation list not signed; it is tried again'));
@@ -226,7 +237,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       svidService(context),
       trustDomainService(context),
       localAuthorityService(context),
-      revocationService(context, { revoker: revoking, lists, watchers: watching }),
+      revocationService(context, { revoker: revoking, lists, reach: reaching }),
       rotationService(rotating),
     ];
     const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
@@ -318,6 +329,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       ),
     );
     running.run('rotation', (signal) => rotating.run(signal));
+    running.run('reach', (signal) => reaching.run(signal));
     running.run('housekeeping', (signal) => keepHouse({ options, store, clock, random, log, world }, signal));
 
     const address = { host: options.listen.host, port: tls.port };

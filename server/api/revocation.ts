@@ -4,8 +4,8 @@ import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { isAgentId, isMemberOf, parseId, requireWorkloadId, type SpiffeId } from '../../src/spiffe/id.ts';
 import { authorityCertificate } from '../../src/spiffe/x509-svid.ts';
-import type { Watchers } from '../entries/watchers.ts';
 import { parsed, type RevocationLists } from '../revocation/lists.ts';
+import type { Reach } from '../revocation/reach.ts';
 import type { Revoker, Target } from '../revocation/revoke.ts';
 import type { Revoked } from '../store/store.ts';
 import type { Context } from './context.ts';
@@ -20,14 +20,11 @@ interface RevokeRequest {
   unrecorded: boolean;
 }
 
-/** Milliseconds between two looks at who has reached a position. */
-const lookEvery = 20;
-
 export function revocationService(
   context: Context,
-  { revoker, lists, watchers }: { revoker: Revoker; lists: RevocationLists; watchers: Watchers },
+  { revoker, lists, reach }: { revoker: Revoker; lists: RevocationLists; reach: Reach },
 ): Service {
-  const { trustDomain, options, world, authorities, clock } = context;
+  const { trustDomain, options, world, authorities } = context;
 
   function targetOf(request: RevokeRequest): Target {
     const value = request.target === undefined ? undefined : request[request.target as 'serial'];
@@ -87,18 +84,7 @@ export function revocationService(
     },
 
     async Coverage({ position }: { position: string }, call: Call, send: (message: object) => Promise<void>) {
-      let last = '';
-      while (!call.signal.aborted) {
-        const now = coverage(Number(position));
-        const text = JSON.stringify(now);
-        if (text !== last) await send(now);
-        last = text;
-        if (now.holding === now.watching) return;
-        await new Promise<void>((resolve) => {
-          const cancel = clock.after(lookEvery, resolve);
-          call.signal.addEventListener('abort', () => (cancel(), resolve()), { once: true });
-        });
-      }
+      for await (const now of reach.follow(Number(position), call.signal)) await send(now);
     },
 
     List: () => ({
@@ -112,17 +98,6 @@ export function revocationService(
       })),
     }),
   };
-
-  function coverage(position: number) {
-    const followed = new Map<string, boolean>();
-    for (const { node, applied } of watchers.all())
-      followed.set(node.id, (followed.get(node.id) ?? true) && applied >= position);
-    const now = clock.now() / 1000;
-    let elsewhere = 0;
-    for (const { id, serial, expiresAt } of world.nodes.values())
-      if (serial !== '' && expiresAt > now && !followed.has(id)) elsewhere++;
-    return { watching: followed.size, holding: [...followed.values()].filter(Boolean).length, elsewhere };
-  }
 
   return { name: 'mutual.server.v1.Revocation', methods };
 }

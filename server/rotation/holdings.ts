@@ -43,6 +43,8 @@ export interface Holdings {
   fetched(agent: SpiffeId, bundle: Bundle, signedBy: readonly string[]): void;
   of(agent: SpiffeId): Holding | undefined;
   agents(): Iterable<SpiffeId>;
+  /** Agents that polled lately, and have no stream. */
+  polling(): Iterable<SpiffeId>;
   /** Forgets agents that are not among these. */
   keep(known: { has(agent: SpiffeId): boolean }): void;
 }
@@ -136,6 +138,10 @@ export function holdings(clock: Pick<Clock, 'now'>): Holdings {
       return { held: one.held, polling: one.polling, live, heardAt: one.heardAt };
     },
     agents: () => said.keys(),
+    *polling() {
+      for (const [agent, one] of said)
+        if (one.polling && one.streams === 0 && clock.now() - one.heardAt < pollLife) yield agent;
+    },
     keep(known) {
       for (const [agent, { streams }] of said) if (streams === 0 && !known.has(agent)) said.delete(agent);
     },

@@ -8,6 +8,7 @@ import { sleep } from '../../src/run/clock.ts';
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts';
 import { type CheckedFleet, checkedFleet } from './support/checked-fleet.ts';
 import { type Cluster, checksOf } from './support/cluster.ts';
+import { mutual } from './support/mutual.ts';
 import { makePlace } from './support/place.ts';
 import type { Postgres } from './support/postgres.ts';
 import { agentPorts, fleetSize, startThreeServers, type ThreeServers } from './support/three-servers.ts';
@@ -52,6 +53,18 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
       ),
     );
     assert.equal(issuers.size, 3, 'agents attested at all three');
+  });
+
+  it('what is revoked at one server is held by the agents of all, and its command waits for them', async () => {
+    const args = ['svid', 'revoke', '--jti', 'stolen', '--timeout', '60s', '--output', 'json'];
+    const { code, stdout, stderr } = await mutual([...args, '--admin-socket', cluster.servers[1]!.adminSocket]);
+    assert.equal(code, 0, stdout + stderr);
+    const { coverage, milliseconds } = JSON.parse(stdout);
+    console.log(
+      `revoked at one of ${coverage.servers} servers: ${coverage.holding} agents hold it after ${milliseconds} ms`,
+    );
+    const all = { watching: fleetSize, holding: fleetSize, elsewhere: 0, polling: 0, servers: 3, answered: 3 };
+    assert.deepEqual(coverage, { ...all, behind: [] });
   });
 
   it('an entry made at any server is at agents of all servers within moments', async () => {
