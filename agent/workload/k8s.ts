@@ -30,33 +30,49 @@ export function k8sMethod(options: K8sOptions, clock: Clock, cgroups: CgroupFile
       const isPod = locate(text, cgroups.own, findPod) !== undefined;
       return isPod ? `${text}|${Math.floor(clock.now() / reloadInterval)}` : text;
     },
-    async attest(pid, signal) {
-      const text = cgroups.of(pid);
-      const container = locate(text, cgroups.own, findPod);
-      if (container === undefined) return [];
-      for (let attempt = 1; ; attempt++) {
-        const found = selectorsOf(container, await node.pods(signal), options.disableContainerSelectors);
-        if (found !== undefined) return found;
-        if (attempt >= maxPollAttempts) throw unlisted(container, attempt);
-        await sleep(clock, pollRetryInterval, signal);
-        // A process that ended while it was waited for is not waited for any longer.
-        if (cgroups.of(pid) !== text) throw new Fault('state/refused', 'a process went to another cgroup meanwhile');
-      }
+    attest: async (pid, signal) => (await lookUp(pid, signal, options.disableContainerSelectors))?.selectors ?? [],
+    async image(pid, signal) {
+      const found = await lookUp(pid, signal, false);
+      return found && { type: 'k8s', digests: found.digests };
     },
   };
+
+  /** What kubelet says of a process's container; undefined for one in none. */
+  async function lookUp(pid: number, signal: AbortSignal, isPodAlone: boolean): Promise<Found | undefined> {
+    const text = cgroups.of(pid);
+    const container = locate(text, cgroups.own, findPod);
+    if (container === undefined) return undefined;
+    for (let attempt = 1; ; attempt++) {
+      const found = foundIn(container, await node.pods(signal), isPodAlone);
+      if (found !== undefined) return found;
+      if (attempt >= maxPollAttempts) throw unlisted(container, attempt);
+      await sleep(clock, pollRetryInterval, signal);
+      // A process that ended while it was waited for is not waited for any longer.
+      if (cgroups.of(pid) !== text) throw new Fault('state/refused', 'a process went to another cgroup meanwhile');
+    }
+  }
+}
+
+interface Found {
+  readonly selectors: readonly Selector[];
+  readonly digests: readonly string[];
 }
 
 /** Undefined when kubelet does not list the container, or not yet. */
-function selectorsOf(container: Container, pods: Pods, isPodAlone: boolean): readonly Selector[] | undefined {
+function foundIn(container: Container, pods: Pods, isPodAlone: boolean): Found | undefined {
   const { id, podUid } = container;
   const found = pods.containers.get(id);
-  if (found === undefined) return isPodAlone && podUid !== undefined ? pods.byUid.get(podUid)?.selectors : undefined;
+  if (found === undefined) {
+    const pod = isPodAlone && podUid !== undefined ? pods.byUid.get(podUid) : undefined;
+    return pod && { selectors: pod.selectors, digests: [] };
+  }
   if (podUid !== undefined && found.pod.uid !== podUid) {
     throw new Fault('caller/denied', 'a process is in the cgroup of one pod and in a container of another', {
       detail: `container ${id}: the cgroup is of pod ${podUid}, kubelet says ${found.pod.uid}`,
     });
   }
-  return isPodAlone ? found.pod.selectors : [...found.pod.selectors, ...found.selectors];
+  const { pod, selectors, digests } = found;
+  return { selectors: isPodAlone ? pod.selectors : [...pod.selectors, ...selectors], digests };
 }
 
 const unlisted = ({ id, podUid }: Container, attempts: number): Fault =>

@@ -6,6 +6,7 @@ import { type CgroupFiles, cgroupFiles } from './cgroup.ts';
 import { dockerMethod } from './docker.ts';
 import { k8sMethod } from './k8s.ts';
 import { podmanMethod } from './podman.ts';
+import { sigstoreMethod } from './sigstore.ts';
 import { slurmMethod } from './slurm.ts';
 import { systemdMethod } from './systemd.ts';
 import { unixMethod } from './unix.ts';
@@ -21,6 +22,18 @@ export interface WorkloadMethod {
    * A method whose answer depends on more than the process itself gives something that changes now and then.
    */
   fingerprint(pid: number): string;
+  /**
+   * The image of the process's container, with the same checks as `attest` makes; undefined for a process in none of its.
+   * Absent where a method knows of no images.
+   */
+  image?(pid: number, signal: AbortSignal): Promise<ContainerImage | undefined>;
+}
+
+export interface ContainerImage {
+  /** Of the selectors that are about it. */
+  readonly type: 'docker' | 'k8s';
+  /** Digests of its manifest or index, `sha256:...`: what is signed of an image. */
+  readonly digests: readonly string[];
 }
 
 type Options = AgentOptions['workloadAttestors'];
@@ -45,7 +58,9 @@ export function workloadMethods(
   clock: Clock,
   cgroups: CgroupFiles = cgroupFiles(),
 ): readonly WorkloadMethod[] {
-  return table
+  const { sigstore } = options.workloadAttestors;
+  const methods = table
     .map((make) => make(options.workloadAttestors, { clock, cgroups }))
     .filter((method) => method !== undefined);
+  return sigstore === undefined ? methods : [...methods, sigstoreMethod(sigstore, methods, clock)];
 }

@@ -13,6 +13,8 @@ export interface PodContainer {
   readonly pod: Pod;
   /** Of the container alone. */
   readonly selectors: readonly Selector[];
+  /** Of its image's manifest or index, `sha256:...`. */
+  readonly digests: readonly string[];
 }
 
 export interface Pods {
@@ -42,7 +44,8 @@ export function readPods(list: unknown): Pods {
         ['container-name', textOf(one, 'name')],
         ...images([one]).map((image) => ['container-image', image]),
       ];
-      containers.set(id, { pod, selectors: toSelectors(values) });
+      const digest = /@(sha256:[0-9a-f]{64})$/.exec(textOf(one, 'imageID'))?.[1];
+      containers.set(id, { pod, selectors: toSelectors(values), digests: digest === undefined ? [] : [digest] });
     }
   }
   return { containers, byUid };

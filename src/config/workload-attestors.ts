@@ -1,5 +1,5 @@
 /** The options of the workload attestors beside `unix`, each a section that is there when the attestor is wanted. */
-import { optional, optionalSection, type Rule, setting } from '../config.ts';
+import { optional, optionalSection, type Rule, required, setting } from '../config.ts';
 import { Fault, quote } from '../errors.ts';
 import { count, duration, type Kind, listOf, path, socketPath, text, toggle } from './kinds.ts';
 
@@ -74,6 +74,21 @@ export const workloadAttestorSections = {
       'Gives what is known of the pod alone, also before kubelet lists the container.',
     ),
   }),
+  sigstore: optionalSection('Who signed the images of containers that docker, podman and k8s know.', {
+    trustedRootPath: required(
+      path,
+      'The trusted_root.json of Sigstore or of an instance of your own, read again when it changes. It is never fetched.',
+    ),
+    bundleDirectory: required(
+      path,
+      'Where the signatures are: in a directory `sha256-HEX` for each digest of an image, Sigstore bundles in `.json` files.',
+    ),
+    allowedIdentities: setting(
+      listOf(text),
+      [],
+      'Whose signatures count, each as `ISSUER SUBJECT`, with `*` for any text.',
+    ),
+  }),
   slurm: optionalSection('The job and the step of Slurm that a process is in.', {
     enabled: setting(toggle, true, 'Asks for it; a section with nothing in it is enough.'),
   }),
@@ -91,6 +106,7 @@ interface WithAttestors {
       readonly certificatePath?: string;
       readonly privateKeyPath?: string;
     };
+    readonly sigstore?: { readonly allowedIdentities: readonly string[] };
     readonly podman?: { readonly users: readonly number[]; readonly userSocketPath: string };
   };
 }
@@ -110,6 +126,19 @@ export const workloadAttestorRules: readonly Rule<WithAttestors>[] = [
       }
       if (k8s.skipKubeletVerification && k8s.kubeletReadOnlyPort === undefined)
         report.warn(`${at}.skipKubeletVerification`, 'whoever answers on the port of kubelet says what every pod is');
+    },
+  },
+  {
+    needs: ['workloadAttestors.sigstore.allowedIdentities'],
+    check({ workloadAttestors: { sigstore } }, report) {
+      if (sigstore === undefined) return;
+      const at = 'workloadAttestors.sigstore.allowedIdentities';
+      if (sigstore.allowedIdentities.length === 0)
+        report.fault(at, 'is empty, so that nobody\'s signatures would count; give at least one "ISSUER SUBJECT"');
+      for (const one of sigstore.allowedIdentities) {
+        if (/^\S+\s+\S+$/.test(one.trim())) continue;
+        report.fault(at, `${quote(one)} is not an issuer and a subject with a blank between`);
+      }
     },
   },
   {

@@ -1,6 +1,6 @@
 /**
- * A stand-in for dockerd and Podman's API service: ContainerInspect on a Unix socket, in the shape that dockerd 20.10
- * answers, checked against it in test/peers/containers.test.ts. It refuses every other question.
+ * A stand-in for dockerd and Podman's API service: ContainerInspect and ImageInspect on a Unix socket, in the shape that
+ * dockerd 20.10 answers, checked against it in test/peers/containers.test.ts. It refuses every other question.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
@@ -13,6 +13,8 @@ export interface FakeContainer {
   readonly env?: readonly string[];
   readonly image?: string;
   readonly digest?: string;
+  /** What the engine says of its image: `NAME@sha256:...`. */
+  readonly repoDigests?: readonly string[];
 }
 
 export type Mood = 'well' | 'silent' | 'failing' | 'garbage' | 'endless';
@@ -57,6 +59,14 @@ export async function fakeEngine(): Promise<FakeEngine> {
   const server = createServer((request, response) => {
     const { url = '', method } = request;
     engine.asked.push(url);
+    const image = /^(?:\/v1\.\d+)?\/images\/(sha256:[0-9a-f]{64})\/json$/.exec(url)?.[1];
+    if (method === 'GET' && image !== undefined) {
+      if (engine.mood === 'silent') return;
+      if (engine.mood === 'failing') return say(response, 500, { message: 'the engine is broken' });
+      const one = [...engine.containers.values()].find(({ digest }) => digest === image);
+      if (one === undefined) return say(response, 404, { message: `No such image: ${image}` });
+      return say(response, 200, { Id: image, RepoTags: [], RepoDigests: one.repoDigests ?? [], Os: 'linux' });
+    }
     const id = /^(?:\/v1\.\d+)?\/containers\/([0-9a-f]{64})\/json$/.exec(url)?.[1];
     if (method !== 'GET' || id === undefined) return say(response, 400, { message: `not asked by an agent: ${url}` });
     engine.before(id);
