@@ -103,16 +103,16 @@ export const witSvids = tokens<WitSvid>(({ id, token, key }, hint) =>
 function tokens<Svid extends object>(
   encodeOne: (svid: Svid, hint: string) => Buffer,
 ): (found: readonly { readonly svid: Svid; readonly hint: string }[]) => Encoded {
-  const encodedTokens = new WeakMap<Svid, { readonly hint: string; readonly part: Buffer }>();
+  const encodedTokens = new WeakMap<Svid, { readonly hint: string; readonly part: Encoded }>();
   return (found) => {
     const parts = found.map(({ svid, hint }) => {
       const kept = encodedTokens.get(svid);
       if (kept?.hint === hint) return kept.part;
-      const part = encodeOne(svid, hint);
+      const part = encoded(encodeOne(svid, hint));
       encodedTokens.set(svid, { hint, part });
       return part;
     });
-    return encoded(parts.length === 1 ? parts[0]! : Buffer.concat(parts));
+    return parts.length === 1 ? parts[0]! : encoded(Buffer.concat(parts.map(({ bytes }) => bytes)));
   };
 }
 

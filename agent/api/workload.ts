@@ -106,9 +106,12 @@ export function workloadApi(ports: WorkloadApiPorts): Service {
     name: 'SpiffeWorkloadAPI',
     methods: {
       async FetchX509SVID(_request: object, call, send) {
-        const identities = await entitled(call, ports);
+        const found = entitled(call, ports);
+        const identities = found instanceof Promise ? await found : found;
         const patience: Wakes = (wake) => clock.after(firstPatience, wake);
-        await follow(call, send, firstComplete(identities, ports), identities.follow, patience);
+        // Nearly every stream begins with everything there, and needs no timer.
+        const wakes = identities.complete() ? [identities.follow] : [identities.follow, patience];
+        await follow(call, send, firstComplete(identities, ports), ...wakes);
       },
 
       FetchX509Bundles: bundleStream((identities) => x509Bundles(cache, identities)),

@@ -17,21 +17,22 @@ export function identityLines(pid: number): string {
   const groups = status.indexOf('\nGroups:', from);
   const to = status.indexOf('\n', groups + 1);
   if (from < 0 || groups < 0 || to < 0) throw new Fault('system/failed', `the status of process ${pid} cannot be read`);
-  return status.slice(from + 1, to);
+  // A text of these lines alone: each call of a workload makes one.
+  return status.toString('latin1', from + 1, to);
 }
 
-/** Each call of a workload looks here, so it is read with three system calls where readFileSync makes five. */
-function readStatus(pid: number): string {
+/** Each call looks here, so it is read with three system calls where readFileSync makes five. Good until the next reading. */
+function readStatus(pid: number): Buffer {
   try {
     const file = openSync(`/proc/${pid}/status`, 'r');
     try {
       const length = readSync(file, page, 0, page.length, 0);
-      if (length < page.length) return page.toString('latin1', 0, length);
+      if (length < page.length) return page.subarray(0, length);
     } finally {
       closeSync(file);
     }
     // Thousands of groups.
-    return readFileSync(`/proc/${pid}/status`, 'latin1');
+    return readFileSync(`/proc/${pid}/status`);
   } catch (error) {
     throw new Fault('thing/missing', `process ${pid} is gone`, { cause: error });
   }
