@@ -1,6 +1,6 @@
 /** spire.api.server.svid.v1.SVID: SVIDs for agents by entry, minted SVIDs for operators, CAs for downstream servers. */
 import { type Csr, parseCsr } from '../../src/crypto/csr.ts';
-import { choosePlace, type Place, placeInBatch } from '../../src/crypto/workplace.ts';
+import { choosePlace, inTurn, type Place, placeInBatch } from '../../src/crypto/workplace.ts';
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
 import { checkDnsName } from '../../src/spiffe/entry.ts';
@@ -8,7 +8,7 @@ import { parseId, requireWorkloadId, type SpiffeId, trustDomainId } from '../../
 import { idFromWire, idToWire, type WireId } from '../../src/wire/id.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
 import type { WitSigner } from '../authority/wit.ts';
-import { mayHold } from '../entries/authorized.ts';
+import { rememberingRights } from '../entries/authorized.ts';
 import { issueJwtSvid } from '../issue/jwt.ts';
 import type { IssuedToken } from '../issue/token.ts';
 import { issueWitSvid, readWitKey } from '../issue/wit.ts';
@@ -46,12 +46,13 @@ export function svidService(context: Context): Service {
   const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
   const signer = () => authorities.x509.signer.value;
   const records = options.revocation.record;
+  const holds = rememberingRights(world);
   const agentOf = (call: Call): SpiffeId | '' => rightsOf(call).node?.id ?? '';
 
   function heldEntry(call: Call, entryId: string): StoredEntry | undefined {
     const entry = world.entries.get(entryId);
     const node = rightsOf(call).node;
-    return entry && node && mayHold(world, node, entry) ? entry : undefined;
+    return entry && node && holds(node, entry) ? entry : undefined;
   }
   function entryFor(call: Call, entryId: string): StoredEntry {
     const entry = heldEntry(call, entryId);
@@ -152,28 +153,24 @@ export function svidService(context: Context): Service {
         call,
         params.map(({ entry_id }) => entry_id),
       );
-      const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }, place: Place) => {
+      const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }) => {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         let entry = entryFor(call, entry_id);
-        const request = readCsr(csr, place);
+        const request = readCsr(csr, placeInBatch);
         const { spki } = request instanceof Promise ? await request : request;
         // Looked up again: the entry may have changed or gone while its request was checked.
         if (request instanceof Promise) entry = entryFor(call, entry_id);
         const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
         const profile = { id: entry.spiffeId, spki, dnsNames: entry.dnsNames, ttl };
         const signing = signer();
-        const svid = await issueX509Svid(signing, profile, clock.now(), random, place);
+        const svid = await issueX509Svid(signing, profile, clock.now(), random, placeInBatch);
         if (records) {
           const { spiffeId } = entry;
           recordSvid(context, svid, signing.authorityId, { spiffeId, entryId: entry_id, agentId: agentOf(call) });
         }
         return { svid: svidToWire(svid, entry.spiffeId, entry.hint) };
       };
-      return {
-        results: await Promise.all(
-          params.map((one, index) => itemStatus(log, () => issueOne(one, placeInBatch(index)))),
-        ),
-      };
+      return { results: await Promise.all(params.map((one) => inTurn(() => itemStatus(log, () => issueOne(one))))) };
     },
 
     async NewJWTSVID({ entry_id, audience }: { entry_id: string; audience: string[] }, call: Call) {
@@ -201,7 +198,7 @@ export function svidService(context: Context): Service {
         call,
         params.map(({ entry_id }) => entry_id),
       );
-      const issueOne = async ({ entry_id, public_key, signing_algorithm }: WitParams, place: Place) => {
+      const issueOne = async ({ entry_id, public_key, signing_algorithm }: WitParams) => {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         const entry = entryFor(call, entry_id);
         const profile = {
@@ -211,14 +208,10 @@ export function svidService(context: Context): Service {
           issuer: options.witSvids.issuer,
           tokenId: newTokenId(),
         };
-        const svid = await issueWitSvid(witSigner(), profile, clock.now(), place);
+        const svid = await issueWitSvid(witSigner(), profile, clock.now(), placeInBatch);
         return { svid: tokenToWire(svid, entry.spiffeId, entry.hint) };
       };
-      return {
-        results: await Promise.all(
-          params.map((one, index) => itemStatus(log, () => issueOne(one, placeInBatch(index)))),
-        ),
-      };
+      return { results: await Promise.all(params.map((one) => inTurn(() => itemStatus(log, () => issueOne(one))))) };
     },
 
     async NewDownstreamX509CA({ csr, preferred_ttl }: { csr: Buffer; preferred_ttl: number }, call: Call) {

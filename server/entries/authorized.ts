@@ -43,15 +43,45 @@ export function authorizedEntries(world: World, node: NodeFacts): readonly Store
   return [...found.values()];
 }
 
-/** Whether the node may hold this one entry: walks from the entry up, so that it costs the depth and not the number. */
+/** Whether the node may hold this one entry. */
 export function mayHold(world: World, node: NodeFacts, entry: StoredEntry): boolean {
+  return isMemberOf(entry.spiffeId, trustDomainOf(node.id)) && isAbove(world, node, entry.parentId);
+}
+
+/**
+ * As `mayHold`, which it asks once for each node and parent and not once for each entry, until the world changes: below an
+ * alias that a thousand join tokens gave to their nodes, each answer is a walk over a thousand entries.
+ */
+export function rememberingRights(world: World): (node: NodeFacts, entry: StoredEntry) => boolean {
+  let at = -1;
+  let known = new WeakMap<NodeFacts, Map<SpiffeId, boolean>>();
+  return (node, entry) => {
+    if (world.position !== at) {
+      at = world.position;
+      known = new WeakMap();
+    }
+    let parents = known.get(node);
+    if (parents === undefined) {
+      parents = new Map();
+      known.set(node, parents);
+    }
+    let above = parents.get(entry.parentId);
+    if (above === undefined) {
+      above = isAbove(world, node, entry.parentId);
+      parents.set(entry.parentId, above);
+    }
+    return above && isMemberOf(entry.spiffeId, trustDomainOf(node.id));
+  };
+}
+
+/** Whether entries of this parent are the node's: walks from it up, so that it costs the depth and not the number. */
+function isAbove(world: World, node: NodeFacts, parentId: SpiffeId): boolean {
   const trustDomain = trustDomainOf(node.id);
-  if (!isMemberOf(entry.spiffeId, trustDomain)) return false;
   const server = serverId(trustDomain);
-  if (entry.parentId === server) return false;
+  if (parentId === server) return false;
   const held = new Set(node.selectors);
   const seen = new Set<SpiffeId>();
-  const parents: SpiffeId[] = [entry.parentId];
+  const parents: SpiffeId[] = [parentId];
   for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
     if (parent === node.id) return true;
     // A foreign ID is nobody's parent: whatever hangs on one is held by no node.

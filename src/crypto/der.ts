@@ -307,8 +307,22 @@ export function context(number: number, parts: readonly Uint8Array[], primitive 
   return tlv((primitive ? 0x80 : 0xa0) | number, ...parts);
 }
 
+/** The times written last: certificates that are issued in one second have the same two. */
+const timesOfLate = new Map<number, Buffer>();
+
 /** A time as RFC 5280 §4.1.2.5 asks: UTCTime through 2049, GeneralizedTime after. @param ms rounded down to seconds */
 export function time(ms: number): Buffer {
+  const second = Math.floor(ms / 1000);
+  let element = timesOfLate.get(second);
+  if (element === undefined) {
+    element = writeTime(ms);
+    if (timesOfLate.size === 8) timesOfLate.clear();
+    timesOfLate.set(second, element);
+  }
+  return element;
+}
+
+function writeTime(ms: number): Buffer {
   const iso = new Date(ms).toISOString();
   if (!/^\d{4}-/.test(iso)) throw new RangeError(`time: year ${iso} is out of range`);
   const digits = `${iso.slice(0, 4)}${iso.slice(5, 7)}${iso.slice(8, 10)}${iso.slice(11, 13)}${iso.slice(14, 16)}${iso.slice(17, 19)}Z`;

@@ -26,9 +26,35 @@ export function choosePlace(): Place {
   return 'here';
 }
 
-/** Where the piece at `index` of a batch is done: of as many pieces as there are cores, one here. */
-export function placeInBatch(index: number): Place {
-  return index % cores === 0 ? 'here' : 'aside';
+/** Where the pieces of a batch are best done: what this thread has to do of each is as long as what the pool does. */
+export const placeInBatch: Place = cores > 1 ? 'aside' : 'here';
+
+/** Pieces of batches that are begun in one turn of the event loop: two milliseconds' worth. */
+const piecesInTurn = 16;
+const waiting: (() => void)[] = [];
+let begun = 0;
+
+/**
+ * Begins a piece of a batch, now or in one of the next turns, first come first served. However many batches there are, the
+ * loop turns every few milliseconds: other calls are answered between the pieces, and the pool, which hands its results
+ * over between two turns, never stands idle for want of more.
+ */
+export function inTurn<T>(piece: () => T | Promise<T>): T | Promise<T> {
+  if (begun < piecesInTurn && waiting.length === 0) {
+    if (begun === 0) setImmediate(nextTurn);
+    begun += 1;
+    return piece();
+  }
+  return new Promise<void>((resolve) => {
+    waiting.push(resolve);
+  }).then(piece);
+}
+
+function nextTurn(): void {
+  const next = waiting.splice(0, piecesInTurn);
+  begun = next.length;
+  if (begun > 0) setImmediate(nextTurn);
+  for (const begin of next) begin();
 }
 
 /**

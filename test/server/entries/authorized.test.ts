@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { authorizedEntries, descendants, federatedDomains, mayHold } from '../../../server/entries/authorized.ts';
+import {
+  authorizedEntries,
+  descendants,
+  federatedDomains,
+  mayHold,
+  rememberingRights,
+} from '../../../server/entries/authorized.ts';
 import { emptyWorld } from '../../../server/entries/world.ts';
 import type { StoredEntry } from '../../../server/store/store.ts';
 import { parseId, parseTrustDomain, type SpiffeId } from '../../../src/spiffe/id.ts';
@@ -74,6 +80,38 @@ test('asking for one entry gives the same answer as asking for all', () => {
       }
     }),
     { numRuns: 2000 },
+  );
+});
+
+test('what is remembered is what would be found, until the world has changed and for each node by itself', () => {
+  fc.assert(
+    fc.property(
+      fc.array(anyEntry, { maxLength: 12 }),
+      fc.array(anyEntry, { maxLength: 4 }),
+      anySelectors,
+      (first, more, selectors) => {
+        const world = worldOf(first);
+        const holds = rememberingRights(world);
+        const nodes = [
+          { id: node, selectors },
+          { id: node, selectors: [] },
+          { id: at('/spire/agent/two'), selectors },
+        ];
+        const agree = (): void => {
+          for (const one of nodes)
+            for (const entry of world.entries.values())
+              assert.equal(holds(one, entry), mayHold(world, one, entry), entry.id);
+        };
+        agree();
+        for (const entry of worldOf(more).entries.values()) {
+          world.deleteEntry(entry.id);
+          world.putEntry({ ...entry, id: `${entry.id}-more`, seq: 1_000 + entry.seq });
+        }
+        world.position++;
+        agree();
+      },
+    ),
+    { numRuns: 500 },
   );
 });
 

@@ -4,7 +4,7 @@ import { verify } from 'node:crypto';
 import { test } from 'node:test';
 import { generateKey } from '../../../src/crypto/algorithms.ts';
 import { makeCsr, parseCsr } from '../../../src/crypto/csr.ts';
-import { choosePlace, workAt } from '../../../src/crypto/workplace.ts';
+import { choosePlace, inTurn, workAt } from '../../../src/crypto/workplace.ts';
 import { heldKey, signAt } from '../../../src/keys/key-store.ts';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -51,6 +51,31 @@ test('what finds no room aside is done here, and a failure gives its room back',
   );
   await turn();
   assert.equal(choosePlace(), 'here');
+});
+
+test('pieces of batches are begun in order, a few in each turn of the loop, and other work comes between', async () => {
+  await turn();
+  const seen: string[] = [];
+  const batch = (name: string): Promise<string>[] =>
+    Array.from({ length: 40 }, async (_, index) =>
+      inTurn(() => {
+        seen.push(`${name}${index}`);
+        if (index === 3) throw new Error(`${name} fails`);
+        return name;
+      }),
+    );
+  const outcomes = Promise.allSettled([...batch('a'), ...batch('b')]);
+  const begun = [seen.length];
+  for (let n = 0; n < 5; n++) {
+    await turn();
+    begun.push(seen.length);
+  }
+  assert.deepEqual(begun, [16, 32, 48, 64, 80, 80]);
+  assert.deepEqual(
+    seen,
+    ['a', 'b'].flatMap((name) => Array.from({ length: 40 }, (_, index) => `${name}${index}`)),
+  );
+  assert.equal((await outcomes).filter(({ status }) => status === 'rejected').length, 2);
 });
 
 for (const type of ['ec-p256', 'ec-p384', 'rsa-2048'] as const) {
