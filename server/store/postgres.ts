@@ -38,9 +38,9 @@ interface Waiting {
 // biome-ignore lint/suspicious/noExplicitAny: the arguments were checked against the table where the question was asked
 type Operation = (session: any, ...given: any[]) => Promise<unknown>;
 
-/** `on` on a standby, and where a database's default says so. */
+/** `on` on a standby, and where a database's default says so. Asked of a table, so that one who holds it is noticed too. */
 const readOnly = statement<Record<string, never>, { value: string }>((db) =>
-  db.selectNoFrom(sql<string>`current_setting('transaction_read_only')`.as('value')),
+  db.selectFrom('log_head').select(sql<string>`current_setting('transaction_read_only')`.as('value')),
 );
 
 interface PostgresPorts {
@@ -85,6 +85,8 @@ function storeOver(
   health: WriteHealth,
 ): Store {
   let closing: Promise<void> | undefined;
+  /** One question at a time: whoever asks each second of a database that hangs must not take all connections. */
+  let asking: Promise<{ value: string }[]> | undefined;
   const ask = (async (name: OperationName, ...given: unknown[]) => {
     if (closing !== undefined) throw new Fault('peer/unavailable', 'the store is closed');
     if (name in writes) return await committer.add((tx) => (writes as Record<string, Operation>)[name]!(tx, ...given));
@@ -94,7 +96,12 @@ function storeOver(
     ...portsOver(ask),
     schema,
     async ping() {
-      const [found] = await pool.use(undefined, (session) => session.all(readOnly, {}));
+      asking ??= pool
+        .use(undefined, (session) => session.all(readOnly, {}))
+        .finally(() => {
+          asking = undefined;
+        });
+      const [found] = await asking;
       if (found?.value === 'on') {
         throw new Fault('peer/unavailable', 'the database is read-only', {
           hint: 'Connect to the primary, not to a standby.',

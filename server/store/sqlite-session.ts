@@ -1,5 +1,5 @@
 /** A SQLite database as a Session: node:sqlite with prepared statements, and its errors as faults. */
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { accessSync, chmodSync, closeSync, constants, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { Fault, quote } from '../../src/errors.ts';
@@ -122,6 +122,8 @@ export function sqliteFault(error: unknown, path: string): Fault {
       return new Fault('system/failed', `${database} cannot be written: it is read-only`, extras);
     case 10: // SQLITE_IOERR
     case 'EIO':
+      // SQLite finds a file system that is read-only only when it maps the file, and then knows no better word.
+      if (isReadOnly(path)) return new Fault('system/failed', `${database} cannot be written: it is read-only`, extras);
       return new Fault('system/failed', `${database} cannot be read or written: the disk reports an error`, extras);
     case 11: // SQLITE_CORRUPT
     case 26: // SQLITE_NOTADB
@@ -145,5 +147,15 @@ export function sqliteFault(error: unknown, path: string): Fault {
       });
     default:
       return new Fault('system/failed', `${database} failed`, extras);
+  }
+}
+
+/** Whether the file system of this path takes no writes. */
+function isReadOnly(path: string): boolean {
+  try {
+    accessSync(dirname(path), constants.W_OK);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EROFS';
   }
 }
