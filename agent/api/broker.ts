@@ -56,43 +56,52 @@ export function brokerApi(ports: BrokerPorts, from: Place): Service {
     return podSubject(reference, { cache, clock, pods: ports.pods, validFor: ports.podsValidFor }, signal);
   };
 
-  /** Does work for the workload that is meant; `check` throws once broker or workload are not what they were. */
+  /**
+   * Does work for the workload that is meant. `check` gives what it is entitled to, and throws once broker or workload are
+   * not what they were.
+   */
   const withSubject = async <T>(
-    { reference: wire }: Request,
+    reference: Reference,
     call: Call,
     work: (subject: Subject, check: () => Material) => Promise<T>,
   ): Promise<T> => {
-    const reference = readReference(wire);
-    rights.requireReference(ports.brokerOf(call), reference, from);
-    const subject = await find(reference, call.signal).catch((error: unknown) => {
-      throw withReason(error, reference);
-    });
+    const requireRights = (subject?: Awaited<ReturnType<typeof find>>): void => {
+      rights.requireReference(ports.brokerOf(call), reference, from);
+      if (subject?.pod !== undefined) rights.requireNamespace(subject.pod.namespace);
+    };
+    requireRights();
+    const subject = await find(reference, call.signal).catch(rejecting(reference));
     try {
-      if (subject.pod !== undefined) rights.requireNamespace(subject.pod.namespace);
+      requireRights(subject);
       const material = (): Material => onBehalf(subject.identities);
-      const check = (): Material => {
-        ports.brokerOf(call);
-        subject.check();
-        const found = material();
-        if (found.entries.length === 0) throw noIdentity(subject.identities.selectors, ports.agentId());
-        return found;
-      };
       const hasSome = (): boolean => material().entries.length > 0;
+      const check = (): Material => {
+        requireRights(subject);
+        try {
+          subject.check();
+          if (!hasSome()) throw noIdentity(subject.identities.selectors, ports.agentId());
+          return material();
+        } catch (error) {
+          throw withReason(error, reference);
+        }
+      };
       if (!hasSome()) await caughtUp(ports, hasSome);
-      return await work(subject, check).catch((error: unknown) => {
-        throw withReason(error, reference);
-      });
+      return await work(subject, check);
     } finally {
       subject.close();
     }
   };
 
-  const bundleStream = (make: (material: Material) => Encoded) => (request: Request, call: Call, send: Send) =>
-    withSubject(request, call, (subject, check) => follow(call, send, () => make(check()), ...subject.wakes));
+  const bundleStream =
+    (make: (material: Material) => Encoded) =>
+    ({ reference }: Request, call: Call, send: Send): Promise<void> =>
+      withSubject(readReference(reference), call, (subject, check) =>
+        follow(call, send, () => make(check()), ...subject.wakes),
+      );
 
   const x509: Service['methods'] = {
-    SubscribeToX509SVID: (request: Request, call, send) =>
-      withSubject(request, call, (subject, check) => {
+    SubscribeToX509SVID: ({ reference }: Request, call, send) =>
+      withSubject(readReference(reference), call, (subject, check) => {
         const started = clock.now();
         let isFirst = true;
         const message = (): Encoded | undefined => {
@@ -112,12 +121,15 @@ export function brokerApi(ports: BrokerPorts, from: Place): Service {
     async FetchJWTSVID(request: Request & { audience: readonly string[]; spiffe_id: string }, call) {
       const audience = readAudience(request.audience);
       const wanted = request.spiffe_id === '' ? undefined : parseId(request.spiffe_id);
-      return withSubject(request, call, async (_subject, check) => {
+      const reference = readReference(request.reference);
+      return withSubject(reference, call, async (_subject, check) => {
         const material = check();
         const all = material.entries;
         const entries = wanted === undefined ? all : all.filter(({ spiffeId }) => spiffeId === wanted);
-        if (entries.length === 0) throw notThatOne(wanted, all);
-        const answer = await tokens(entries, material, audience, ports.jwts);
+        if (entries.length === 0) throw withReason(notThatOne(wanted, all), reference);
+        const answer = await Promise.resolve(tokens(entries, material, audience, ports.jwts)).catch(
+          rejecting(reference),
+        );
         // The token was on its way for a while.
         check();
         return answer;
@@ -154,6 +166,12 @@ function withReason(error: unknown, reference: Reference): Fault {
     ...(detail === undefined ? {} : { detail }),
   });
 }
+
+const rejecting =
+  (reference: Reference) =>
+  (error: unknown): never => {
+    throw withReason(error, reference);
+  };
 
 function notThatOne(wanted: SpiffeId | undefined, entries: readonly AuthorizedEntry[]): Fault {
   return new Fault('caller/denied', `no identity issued: the workload is not entitled to ${quote(wanted)}`, {

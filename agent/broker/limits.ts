@@ -26,8 +26,11 @@ export interface BrokerLimits {
 const connectionsPerBroker = 64;
 const connectionsOfOthers = 64;
 
-/** Brokers are those that the configuration names, so what is remembered of them is bounded by it. */
-export function brokerLimits({ callsPerBroker, callsPerSecond }: BrokerLimitOptions, clock: Clock): BrokerLimits {
+/**
+ * Brokers are those that the configuration names, so what is remembered of them is bounded by it.
+ * @param options read at each use: they may change
+ */
+export function brokerLimits(options: BrokerLimitOptions, clock: Clock): BrokerLimits {
   const connections = tally<SpiffeId | undefined>();
   const open = tally<SpiffeId>();
   const taken = new WeakMap<Call, SpiffeId>();
@@ -43,6 +46,7 @@ export function brokerLimits({ callsPerBroker, callsPerSecond }: BrokerLimitOpti
       return () => connections.add(broker, -1);
     },
     begin(id, call) {
+      const { callsPerBroker, callsPerSecond } = options;
       if (open.of(id) >= callsPerBroker) {
         throw tooMuch(`broker ${id} has ${callsPerBroker} calls and streams open already`, 1_000);
       }

@@ -27,14 +27,15 @@ export interface Rights {
   requireNamespace(namespace: string): void;
 }
 
+/** @param options read at each use: they may change */
 export function brokerRights(options: RightsOptions): Rights {
   // A number of a process means something on this node alone: none comes over the network (Broker API §3.1.2).
-  const may: Readonly<Record<Place, Readonly<Record<Reference['kind'], ReadonlySet<SpiffeId>>>>> = {
-    socket: { process: new Set(options.processes), pod: new Set(options.pods) },
-    network: { process: new Set(), pod: new Set(options.podsOverNetwork) },
+  const given: Readonly<Record<Place, Readonly<Record<Reference['kind'], () => readonly SpiffeId[]>>>> = {
+    socket: { process: () => options.processes, pod: () => options.pods },
+    network: { process: () => [], pod: () => options.podsOverNetwork },
   };
-  const namespaces = new Set(options.podNamespaces);
-  const isBroker = (id: SpiffeId, from: Place): boolean => Object.values(may[from]).some((ids) => ids.has(id));
+  const may = (id: SpiffeId, kind: Reference['kind'], from: Place): boolean => given[from][kind]().includes(id);
+  const isBroker = (id: SpiffeId, from: Place): boolean => may(id, 'process', from) || may(id, 'pod', from);
   return {
     isBroker,
     requireBroker(id, from) {
@@ -44,7 +45,7 @@ export function brokerRights(options: RightsOptions): Rights {
       });
     },
     requireReference(id, reference, from) {
-      if (may[from][reference.kind].has(id)) return;
+      if (may(id, reference.kind, from)) return;
       const option = givenBy[from][reference.kind];
       throw new Fault('caller/denied', `${quote(id)} may not refer to ${referenceText(reference)} over the ${from}`, {
         hint:
@@ -54,7 +55,8 @@ export function brokerRights(options: RightsOptions): Rights {
       });
     },
     requireNamespace(namespace) {
-      if (namespaces.size === 0 || namespaces.has(namespace)) return;
+      const { podNamespaces } = options;
+      if (podNamespaces.length === 0 || podNamespaces.includes(namespace)) return;
       throw new Fault('caller/denied', `pods of namespace ${quote(namespace)} may not be referred to`, {
         hint: 'The operator names namespaces in broker.podNamespaces of the agent.',
       });

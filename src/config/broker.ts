@@ -1,5 +1,5 @@
 /** The options of the SPIFFE Broker API: a section that is there when the agent is to serve it. */
-import { optional, optionalSection, type Rule, setting } from '../config.ts';
+import { optional, optionalSection, type Rule, reloadable, setting } from '../config.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import { choice, count, fileMode, type HostPort, hostPort, listOf, socketPath, spiffeId, text } from './kinds.ts';
 
@@ -11,15 +11,17 @@ export const brokerSection = optionalSection(
     socket: optional(socketPath, 'The Unix socket on which brokers of this node are served, over mutual TLS.'),
     socketMode: setting(fileMode, 0o600, 'Who may open that socket, as an octal file mode.'),
     listen: optional(hostPort(0), 'The address on which brokers are served over the network, over mutual TLS.'),
-    processes: brokers(
-      'The brokers, by SPIFFE ID, that may refer to any process of this node by its pid. Over the socket alone.',
-    ),
-    pods: brokers('The brokers that may refer to pods of this node over the socket.'),
-    podsOverNetwork: brokers('The brokers that may refer to pods of this node over the network.'),
-    podNamespaces: setting(listOf(text), [], 'The namespaces whose pods may be referred to; without one, all.'),
     profiles: setting(listOf(choice('x509', 'jwt')), ['x509', 'jwt'], 'What is handed out.'),
-    callsPerBroker: setting(count(1, 1_000_000), 4_096, 'Calls and streams that one broker may have open at a time.'),
-    callsPerSecond: setting(count(1, 1_000_000), 1_000, 'Calls and streams that one broker may begin in a second.'),
+    ...reloadable({
+      processes: brokers(
+        'The brokers, by SPIFFE ID, that may refer to any process of this node by its pid. Over the socket alone.',
+      ),
+      pods: brokers('The brokers that may refer to pods of this node over the socket.'),
+      podsOverNetwork: brokers('The brokers that may refer to pods of this node over the network.'),
+      podNamespaces: setting(listOf(text), [], 'The namespaces whose pods may be referred to; without one, all.'),
+      callsPerBroker: setting(count(1, 1_000_000), 4_096, 'Calls and streams that one broker may have open at a time.'),
+      callsPerSecond: setting(count(1, 1_000_000), 1_000, 'Calls and streams that one broker may begin in a second.'),
+    }),
   },
 );
 

@@ -100,7 +100,7 @@ test('a kubelet with a bad certificate, and a request of 5 MB, are refused to a 
   });
   await pair.admin.createEntry('/web');
   const undisturbed = await neighbour(t, pair);
-  const { channel, fetch } = connectBroker(t, { path }, pair, await svidOf(pair, brokerId));
+  const { channel, fetch } = connectBroker(t, { path }, pair.agent.id, await svidOf(pair, brokerId), pair);
   const reference = podReference({ key: { namespace: 'shop', name: 'web-0' } });
   await many(20, () => fetch(reference), Status.UNAVAILABLE);
   assert.equal(kubelet.asked, 0);

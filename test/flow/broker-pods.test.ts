@@ -40,13 +40,13 @@ async function rig(t: TestContext, more: Readonly<Record<string, unknown>> = {})
     selectors: [{ type: 'unix', value: `path:${realpathSync(process.execPath)}` }],
   });
   const svid = await svidOf(pair, brokerId);
-  const broker = connectBroker(t, { path }, pair, svid);
+  const broker = connectBroker(t, { path }, pair.agent.id, svid, pair);
   const port = Number(/127\.0\.0\.1:(\d+)/.exec(pair.lines.find((line) => line.includes('brokers are served'))!)![1]);
   return {
     pair,
     kubelet,
     broker,
-    remote: connectBroker(t, { host: '127.0.0.1', port }, pair, svid),
+    remote: connectBroker(t, { host: '127.0.0.1', port }, pair.agent.id, svid, pair),
     entry: (path: string, ...selectors: string[]) =>
       pair.admin.createEntry(`/${path}`, { selectors: selectors.map((value) => ({ type: 'k8s', value })) }),
     /** A call's failure, with time for the agent to ask its server. */

@@ -47,8 +47,9 @@ async function rig(t: TestContext, more: Readonly<Record<string, unknown>> = {})
     pair,
     path,
     svid,
-    broker: connectBroker(t, { path }, pair, svid),
-    connect: (shown: BrokerSvid | undefined, bundle = svid.bundle) => connectBroker(t, { path }, pair, shown, bundle),
+    broker: connectBroker(t, { path }, pair.agent.id, svid, pair),
+    connect: (shown: BrokerSvid | undefined) =>
+      connectBroker(t, { path }, pair.agent.id, shown, { bundle: svid.bundle, clock: pair.clock }),
     /** A process with a program of its own, by which entries know it. */
     async workload(name: string): Promise<Workload> {
       const program = join(directory, name);
@@ -177,7 +178,7 @@ test('BE-6 the agent shows its own SVID, also after its renewal; a broker that e
   const { pair, path, svid, workload, entry } = await rig(t);
   await entry('web');
   const { pid } = await workload('web');
-  const other = connectBroker(t, { path }, pair, svid, svid.bundle, parseId('spiffe://example.org/spire/agent/other'));
+  const other = connectBroker(t, { path }, parseId('spiffe://example.org/spire/agent/other'), svid, pair);
   await assert.rejects(other.fetch(processReference(pid)), (fault: Fault) => fault.code === 'peer/untrusted');
 
   const shown = () =>
@@ -528,7 +529,7 @@ test('BR-5 over the network no process may be referred to, whoever asks; over th
   const { pid } = await workload('web');
   const line = pair.lines.find((one) => one.includes('brokers are served'))!;
   const port = Number(/127\.0\.0\.1:(\d+)/.exec(line)![1]);
-  const remote = connectBroker(t, { host: '127.0.0.1', port }, pair, svid);
+  const remote = connectBroker(t, { host: '127.0.0.1', port }, pair.agent.id, svid, pair);
   await assert.rejects(
     remote.fetch(processReference(pid)),
     refused(Status.PERMISSION_DENIED, undefined, /may not refer to process \d+ over the network/),
@@ -538,7 +539,7 @@ test('BR-5 over the network no process may be referred to, whoever asks; over th
     local.fetch(processReference(pid)),
     refused(Status.PERMISSION_DENIED, undefined, /may not refer to process \d+ over the socket/),
   );
-  const stranger = connectBroker(t, { host: '127.0.0.1', port }, pair, await svidOf(pair, podsOnly));
+  const stranger = connectBroker(t, { host: '127.0.0.1', port }, pair.agent.id, await svidOf(pair, podsOnly), pair);
   await assert.rejects(
     stranger.fetch(processReference(pid)),
     refused(Status.PERMISSION_DENIED, undefined, /is not a broker of this agent over the network/),

@@ -8,6 +8,8 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { decodeJwt } from '../../src/crypto/jwt.ts';
 import { type Channel, connectUnix } from '../../src/rpc/connect.ts';
+import { parseId } from '../../src/spiffe/id.ts';
+import { connectBroker, processReference, svidFrom } from '../support/broker.ts';
 import { header } from '../support/pair.ts';
 import { api } from '../support/server.ts';
 
@@ -195,4 +197,38 @@ test('agent: limits, delegates and attestors change under the workloads; a wrong
   assert.match(await agent.reload({ ...config, limits: { callsPerUser: 0 } }), /limits\.callsPerUser: /);
   await agent.reload(config);
   for (let call = 0; call < 4; call++) assert.doesNotMatch(String(await fetch()), /times a second/);
+});
+
+test('agent: a broker comes by a reload, and its stream ends by the next one', async (t) => {
+  const at = await folder(t);
+  const server = await start(t, ['server', 'run'], at('server.json'), serverConfig(at));
+  const [, port] = await server.says(/server ready.* listen=127\.0\.0\.1:(\d+)/);
+  const operator = admin(t, at('s/private/api.sock'));
+  const alias = { trust_domain: 'example.org', path: '/node' };
+  // biome-ignore lint/suspicious/noExplicitAny: a message.
+  const { value } = (await operator.unary(api.agent, 'CreateJoinToken', { ttl: 600, agent_id: alias })) as any;
+  const own = { selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }], parent_id: alias };
+  const entries = [{ ...own, spiffe_id: { trust_domain: 'example.org', path: '/proxy' } }];
+  await operator.unary(api.entry, 'BatchCreateEntry', { entries });
+  const id = 'spiffe://example.org/proxy';
+  const withBrokers = (processes: readonly string[]): object => ({
+    trustDomain: 'example.org',
+    server: `127.0.0.1:${port}`,
+    dataDir: at('a'),
+    joinToken: value,
+    insecureBootstrap: true,
+    broker: { socket: at('b.sock'), processes },
+  });
+  const agent = await start(t, ['agent', 'run'], at('agent.json'), withBrokers(['spiffe://example.org/other']));
+  const [, agentId] = await agent.says(/agent serves.* id=(\S+)/);
+  const workload = admin(t, at('a/public/api.sock'));
+  const svid = await svidFrom(workload, id);
+  const broker = connectBroker(t, { path: at('b.sock') }, parseId(agentId!), svid);
+  const open = () => broker.open('SubscribeToX509Bundles', processReference(process.pid));
+  await assert.rejects(open().next(), /"spiffe:\/\/example.org\/proxy" is not a broker/);
+  assert.match(await agent.reload(withBrokers(['spiffe://example.org/other', id])), /option=broker.processes/);
+  const stream = open();
+  assert.ok((await stream.next()).value.bundles['spiffe://example.org'].length > 0);
+  await agent.reload(withBrokers(['spiffe://example.org/other']));
+  await assert.rejects(stream.next(), /may not refer to process \d+ over the socket/);
 });

@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test';
 import { splitCertificates } from '../../src/crypto/certificate.ts';
 import { type Channel, connectTls, type TlsTarget } from '../../src/rpc/connect.ts';
 import { messageCodec } from '../../src/rpc/load.ts';
+import type { Clock } from '../../src/run/clock.ts';
 import { parseTrustDomain, type SpiffeId } from '../../src/spiffe/id.ts';
 import { type Pair, header as workloadHeader } from './pair.ts';
 
@@ -29,9 +30,11 @@ export interface BrokerSvid {
   readonly bundle: readonly Buffer[];
 }
 
+export const svidOf = (pair: Pair, id: string): Promise<BrokerSvid> => svidFrom(pair.workload, id);
+
 /** The SVID of this process with the given ID, from the Workload API. */
-export async function svidOf(pair: Pair, id: string): Promise<BrokerSvid> {
-  const stream = pair.workload.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata: workloadHeader });
+export async function svidFrom(workload: Channel, id: string): Promise<BrokerSvid> {
+  const stream = workload.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata: workloadHeader });
   for await (const { svids } of stream) {
     const svid = svids.find(({ spiffe_id }: { spiffe_id: string }) => spiffe_id === id);
     if (svid === undefined) continue;
@@ -54,18 +57,18 @@ export interface Broker {
 export function connectBroker(
   test: TestContext,
   at: { path: string } | { host: string; port: number },
-  pair: Pair,
+  expect: SpiffeId,
   svid: BrokerSvid | undefined,
-  bundle: readonly Buffer[] = svid?.bundle ?? [],
-  expect: SpiffeId = pair.agent.id,
+  more: { readonly bundle?: readonly Buffer[]; readonly clock?: Clock } = {},
 ): Broker {
+  const { bundle = svid?.bundle ?? [], clock } = more;
   const target: TlsTarget = {
     ...at,
     trustDomain: parseTrustDomain('example.org'),
     bundle: () => bundle,
     expect,
     svid: svid && (() => svid),
-    clock: pair.clock,
+    ...(clock === undefined ? {} : { clock }),
   };
   const channel = connectTls(target);
   test.after(() => channel.close());
