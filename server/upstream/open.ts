@@ -6,6 +6,7 @@ import type { Random } from '../../src/run/random.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { csrUpstream } from './csr.ts';
 import { diskUpstream } from './disk.ts';
+import { certManagerUpstream } from './kubernetes-issuer.ts';
 import type { UpstreamName, UpstreamOptions } from './options.ts';
 import { spireUpstream } from './spire.ts';
 import type { Upstream } from './upstream.ts';
@@ -25,6 +26,7 @@ type Open = (options: UpstreamOptions, ports: UpstreamPorts) => Upstream | Promi
 /** The rules of the options see to it that the section of the chosen one is there. */
 const upstreams: Readonly<Record<UpstreamName, Open>> = {
   disk: ({ disk }, ports) => diskUpstream(disk!, ports),
+  'cert-manager': ({ certManager }, ports) => certManagerUpstream(certManager!, ports),
   csr: ({ csr }) => csrUpstream(csr!),
   spire: ({ spire }, ports) => spireUpstream(spire!, ports),
   vault: ({ vault }, ports) => vaultUpstream(vault!, ports),

@@ -1,10 +1,28 @@
 /** The options of upstream authorities. */
 
-import { mountPath, vaultLogin } from '../../src/config/keys.ts';
-import { choice, hostPort, path, socketPath } from '../../src/config/kinds.ts';
+import { mountPath, serviceUrl, vaultLogin } from '../../src/config/keys.ts';
+import { choice, hostPort, type Kind, path, socketPath, text } from '../../src/config/kinds.ts';
 import { type OptionsOf, optional, optionalSection, type Rule, required, section, setting } from '../../src/config.ts';
+import { Fault, quote } from '../../src/errors.ts';
 
-const names = ['none', 'disk', 'spire', 'csr', 'vault'] as const;
+const serviceAccount = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+/** It becomes a part of an address. */
+const kubernetesName: Kind<string> = {
+  ...text,
+  name: 'name',
+  placeholder: 'NAME',
+  read(given) {
+    const plain = text.read(given);
+    if (/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/.test(plain)) return plain;
+    throw new Fault(
+      'config/invalid',
+      `${quote(plain)} is not a name in Kubernetes: small letters, digits, "-" and "."`,
+    );
+  },
+};
+
+const names = ['none', 'disk', 'spire', 'csr', 'vault', 'cert-manager'] as const;
 export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
 
 export const upstreamSection = section(
@@ -47,12 +65,28 @@ export const upstreamSection = section(
       issuer: setting(mountPath, 'default', 'The name of the issuer that signs.'),
       bundleFile: optional(path, 'The PEM file of the roots. Needed when the engine does not hold its root.'),
     }),
+    certManager: optionalSection('An issuer of cert-manager in Kubernetes.', {
+      namespace: required(kubernetesName, 'The namespace that requests are made in.'),
+      issuer: required(kubernetesName, 'The name of the issuer.'),
+      issuerKind: setting(text, 'Issuer', 'Its kind: `Issuer`, `ClusterIssuer` or that of another controller.'),
+      issuerGroup: setting(text, 'cert-manager.io', 'The API group of that kind.'),
+      address: setting(serviceUrl, 'https://kubernetes.default.svc', 'Where the API of Kubernetes answers.'),
+      caFile: setting(path, `${serviceAccount}/ca.crt`, 'The PEM file of the roots of its certificate.'),
+      tokenFile: setting(path, `${serviceAccount}/token`, 'The file of the token to show, read at each call.'),
+      bundleFile: optional(path, 'The PEM file of the roots. Needed when the issuer does not tell its own.'),
+    }),
   },
 );
 
 export type UpstreamOptions = OptionsOf<typeof upstreamSection.table>;
 
-const sections: Readonly<Record<UpstreamName, string>> = { disk: 'disk', spire: 'spire', csr: 'csr', vault: 'vault' };
+const sections: Readonly<Record<UpstreamName, string>> = {
+  disk: 'disk',
+  spire: 'spire',
+  csr: 'csr',
+  vault: 'vault',
+  'cert-manager': 'certManager',
+};
 
 interface Ruled {
   readonly upstream: UpstreamOptions;
