@@ -34,22 +34,24 @@ export async function followUpstream(
   bundle: OwnBundle,
   { distrusted, roots, lastSeen, ownKeys, clock, log }: FollowPorts,
 ): Promise<void> {
-  await roots.heed();
+  // What is known here counts also while the upstream is away; and that there is nothing better to sign below does not keep
+  // what it holds from being taken over.
+  const heeded = await failureOf(roots.heed());
   const state = await upstream.state();
-  if (state === undefined) return;
+  if (state === undefined) {
+    if (heeded) throw heeded.error;
+    return;
+  }
   const now = seenIn(state);
   const before = await lastSeen.read();
   // Only one that holds the whole bundle says by its silence that something is revoked.
   const missing = state.jwtAuthorities === undefined ? nothingMissing : missingFrom(now, before, ownKeys());
   const tainted = state.x509Authorities.filter((one) => one.tainted).map(({ certificate }) => rootIdOf(certificate));
   // First of all: whoever learns of a taint here asks this server for what leads elsewhere, once.
-  const left = await leave(x509, [...tainted, ...missing.roots], log).then(
-    () => undefined,
-    (error: unknown) => ({ error }),
-  );
+  const left = await failureOf(leave(x509, [...tainted, ...missing.roots], log));
   const needed = x509.state().active?.upstream?.id;
   let gone: readonly X509Authority[] = [];
-  const after = await bundle.edit((before) => {
+  await bundle.edit((before) => {
     const merged = merge(before, state, clock.now(), distrusted.of, { needed, missing });
     gone = merged.gone;
     return merged.bundle;
@@ -62,13 +64,15 @@ export async function followUpstream(
   // A root that cannot be left yet is not forgotten: it is looked for again.
   await lastSeen.write({ ...now, roots: [...now.roots, ...missing.roots.filter((id) => id === needed)] });
   if (left) throw left.error;
-  // Tainted here and not there, by an operator of this server.
-  await leave(
-    x509,
-    after.x509Authorities.filter((one) => one.tainted).map(({ certificate }) => rootIdOf(certificate)),
-    log,
-  );
+  // Once more, with what the bundle says now.
+  await roots.heed();
 }
+
+const failureOf = (work: Promise<unknown>): Promise<{ error: unknown } | undefined> =>
+  work.then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
 
 const nothingMissing: Seen = { roots: [], keys: [] };
 

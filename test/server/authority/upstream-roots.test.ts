@@ -4,8 +4,10 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
 import { openStore } from '../../../server/store/open.ts';
 import { authorityId, parseCertificate } from '../../../src/crypto/certificate.ts';
+import { pemEncode } from '../../../src/crypto/pem.ts';
 import { Status } from '../../../src/errors.ts';
 import { verifyX509Svid } from '../../../src/spiffe/x509-svid.ts';
+import { testAuthority } from '../../support/ca.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { type TestServer, testServer } from '../../support/server.ts';
 import { type UpstreamFiles, upstreamFiles } from '../../support/upstream-files.ts';
@@ -184,4 +186,23 @@ test('a taint that got no further than the bundle is finished by the next look: 
   const before = await signer();
   await looked(server, async () => (await signer()) !== before);
   assert.equal((await state()).old.authority_id, authority_id);
+});
+
+test('a server that cannot leave a tainted root, since its upstream has none better yet, still takes over what that one holds', async (t) => {
+  const { server, files, state, roots } = await below(t, { intermediate: true });
+  const old = files.root();
+  const bundle = await server.bundle();
+  // Another server of the same database was told so.
+  const x509Authorities = bundle.x509Authorities.map((one) => ({ ...one, tainted: true }));
+  const { sequence } = bundle;
+  assert.ok(await server.store.bundles.put({ ...bundle, x509Authorities, sequence: sequence + 1n }, sequence));
+  const other = testAuthority({ now: server.clock.now(), root: { uris: [] } });
+  const known = await readFile(files.at('roots.pem'), 'utf8');
+  await writeFile(files.at('roots.pem'), known + pemEncode('CERTIFICATE', other.der));
+  const id = authorityId(other.certificate);
+  await looked(server, async () => (await roots()).includes(id));
+  assert.deepEqual(await roots(), [`${old} tainted`, id]);
+  assert.equal((await state()).active.upstream_authority_subject_key_id, old, 'and goes on as it can');
+  const next = await files.rotate();
+  await looked(server, async () => (await state()).active.upstream_authority_subject_key_id === next);
 });
