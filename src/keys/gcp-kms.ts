@@ -5,13 +5,12 @@
  */
 import { createHash, createPublicKey } from 'node:crypto';
 import { type ClassicKeyType, classicKeyTypes, classicTypeOf } from '../crypto/algorithms.ts';
-import { parseJsonObject } from '../crypto/json.ts';
 import { Fault, quote } from '../errors.ts';
 import { sleep } from '../run/clock.ts';
-import { jsonClient } from './json-client.ts';
+import { type GoogleApi, googleApi } from './google-api.ts';
 import { decodeName, encodeName, generations, generationTime } from './key-name.ts';
 import type { KeyStore } from './key-store.ts';
-import { type LoadPackage, loadOptional } from './load-package.ts';
+import type { LoadPackage } from './load-package.ts';
 import type { GcpKmsOptions } from './options.ts';
 import {
   garbled,
@@ -24,12 +23,9 @@ import {
   unreachable,
 } from './remote-keys.ts';
 import type { KeyWrapper } from './seal.ts';
-import { readSecretFile } from './secret-file.ts';
 import type { StoredKey } from './upkeep.ts';
 
 const name = 'Google Cloud KMS';
-const packageName = 'google-auth-library';
-const scope = 'https://www.googleapis.com/auth/cloudkms';
 const algorithms: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'EC_SIGN_P256_SHA256',
   'ec-p384': 'EC_SIGN_P384_SHA384',
@@ -44,90 +40,19 @@ const pollEvery = 250;
 // biome-ignore lint/suspicious/noExplicitAny: answers of the API; each is looked into where it is read.
 type Answer = any;
 
-type Token = string | null | undefined;
-/** What is used of the package. */
-interface Sdk {
-  GoogleAuth: new (config: { scopes: string[] }) => { getAccessToken(): Promise<Token> };
-  JWT: new (config: {
-    email: unknown;
-    key: unknown;
-    keyId: unknown;
-    scopes: string[];
-  }) => {
-    getAccessToken(): Promise<{ token?: Token }>;
-  };
-  IdentityPoolClient: new (description: object) => { scopes?: string[]; getAccessToken(): Promise<{ token?: Token }> };
-}
-
-interface Api {
-  /** Throws `keys/unavailable`; gives undefined for 404. */
-  call(method: string, path: string, doing: string, body?: object, signal?: AbortSignal): Promise<Answer>;
-  close(): void;
-}
-
-async function connect(options: GcpKmsOptions, load: LoadPackage, wanted: string): Promise<Api> {
-  const sdk = await loadOptional<Sdk>(load, packageName, wanted);
-  const takeToken = await credentialsOf(sdk, options.credentialsFile);
-  const client = jsonClient(options.endpoint ?? 'https://cloudkms.googleapis.com');
-  return {
-    async call(method, path, doing, body, signal) {
-      const token = await takeToken().catch((error: unknown) => {
-        const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } };
-        const isAway =
-          /^(E[A-Z]+|EAI_AGAIN)$/.test(String(code ?? cause?.code)) && code !== 'ENOENT' && code !== 'EACCES';
-        throw isAway ? unreachable(name, error) : refused(name, 'the credentials', error);
-      });
-      const answer = await client
-        .call(method, `/v1/${path}`, { headers: { authorization: `Bearer ${token}` }, body, signal })
-        .catch((error: unknown) => {
-          throw unreachable(name, error);
-        });
-      const { status } = answer;
-      if (answer.body === undefined)
-        throw garbled(name, 'something else than Google does', `status ${status}, no JSON object`);
-      if (status >= 200 && status < 300) return answer.body;
-      if (status === 404) return undefined;
-      const said = (answer.body.error ?? {}) as { status?: unknown; message?: unknown };
-      const detail = `status ${status}: ${said.status}: ${said.message}`;
-      // A version that was destroyed or disabled.
-      if (status === 400 && said.status === 'FAILED_PRECONDITION') return undefined;
-      if (status === 429 || status >= 500) throw unreachable(name, detail, 'failed');
-      throw refused(name, doing, detail);
+const connect = (options: GcpKmsOptions, load: LoadPackage, wanted: string): Promise<GoogleApi> =>
+  googleApi(
+    {
+      base: options.endpoint ?? 'https://cloudkms.googleapis.com',
+      scope: 'https://www.googleapis.com/auth/cloudkms',
+      credentialsFile: options.credentialsFile,
+      wanted,
+      unreachable: (detail, why) => unreachable(name, detail, why),
+      refused: (doing, detail) => refused(name, doing, detail),
+      garbled: (what, detail) => garbled(name, what, detail),
     },
-    close: () => client.close(),
-  };
-}
-
-/** Tokens by the file given, of a service account or of a federated identity; else by the credentials of the machine. */
-async function credentialsOf(sdk: Sdk, path: string | undefined): Promise<() => Promise<Token>> {
-  const scopes = [scope];
-  if (path === undefined) {
-    const auth = new sdk.GoogleAuth({ scopes });
-    return () => auth.getAccessToken();
-  }
-  const text = await readSecretFile(path, 'credentials for Google Cloud');
-  const refuse = (cause?: unknown): Fault =>
-    new Fault(
-      'config/invalid',
-      `the file of the credentials for Google Cloud, ${quote(path)}, is neither of a service account nor of a workload identity federation`,
-      { cause },
-    );
-  try {
-    const given = parseJsonObject(text, 'it');
-    if (given.type === 'service_account') {
-      const { client_email: email, private_key: key, private_key_id: keyId } = given;
-      const account = new sdk.JWT({ email, key, keyId, scopes });
-      return async () => (await account.getAccessToken()).token;
-    }
-    if (given.type !== 'external_account') throw refuse();
-    const federated = new sdk.IdentityPoolClient(JSON.parse(text) as object);
-    federated.scopes = scopes;
-    return async () => (await federated.getAccessToken()).token;
-  } catch (error) {
-    // What a parser says could quote the key.
-    throw error instanceof Fault && error.code === 'config/invalid' ? error : refuse(error);
-  }
-}
+    load,
+  );
 
 /** Opens the store. Throws `config/invalid` when the package is missing, `keys/unavailable` when KMS refuses or is away. */
 export async function gcpKmsKeys(
@@ -145,7 +70,7 @@ export async function gcpKmsKeys(
 }
 
 function kmsRemote(
-  api: Api,
+  api: GoogleApi,
   options: GcpKmsOptions,
   { trustDomain, server }: { trustDomain: string; server: string },
   { clock, random }: RemotePorts,
