@@ -4,6 +4,7 @@
  */
 import type { HostPort } from '../src/config/kinds.ts';
 import { type Fault, Status } from '../src/errors.ts';
+import { loadPackage } from '../src/keys/load-package.ts';
 import { openSealer } from '../src/keys/open.ts';
 import type { Log, RootLog } from '../src/log.ts';
 import { callMetrics } from '../src/observe/calls.ts';
@@ -49,6 +50,9 @@ import { completeFor } from './revocations.ts';
 import { prepareSockets } from './sockets.ts';
 import { openState } from './state.ts';
 import { type AgentStatus, agentStatus } from './status.ts';
+import { makeDelivery } from './stores/deliver.ts';
+import { openLedger } from './stores/ledger.ts';
+import { openStores } from './stores/methods.ts';
 import { makeSync } from './sync.ts';
 import { why } from './why.ts';
 import { makeWitCache } from './wit-cache.ts';
@@ -166,6 +170,11 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     const wits = options.witSvids.enabled
       ? makeWitCache({ clock, random, log, link, cache, keyType: options.witSvids.keyType, availabilityTarget })
       : undefined;
+    const stores = await openStores(options, { trustDomain, random, load: loadPackage });
+    const ledger = await openLedger(options.dataDir, trustDomain, (path) =>
+      log.warn({ path }, 'ledger of stored SVIDs left aside: it cannot be read'),
+    );
+    const delivery = makeDelivery({ clock, random, log, cache, stores, ledger });
     const method = chooseMethod(options, random);
     const node = makeNode(
       {
@@ -199,6 +208,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       running.run('node', (signal) => node.run(signal));
       running.run('sync', (signal) => sync.run(signal));
       running.run('renew', (signal) => renewal.run(signal));
+      running.run('stores', (signal) => delivery.run(signal));
       running.run('jwt', (signal) => jwts.run(signal));
       if (wits) running.run('wit', (signal) => wits.run(signal));
       running.run('clock', (signal) =>
@@ -231,6 +241,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     collected?.measured('x509_svids', 'X509-SVIDs kept ready.', () => cache.svids.size);
     collected?.measured('jwt_svids', 'JWT-SVIDs kept.', () => jwts.size);
     if (wits) collected?.measured('wit_svids', 'WIT-SVIDs kept.', () => wits.size);
+    collected?.measured('stored_svids', 'X509-SVIDs that lie in stores.', () => delivery.stored);
     const count = collected && callMetrics(collected);
     const onDone = (call: Call, fault: Fault | undefined, ms: number): void => {
       count?.(call.method, fault?.status ?? Status.OK, ms);
@@ -262,6 +273,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
           jwts,
           chain: () => node.current()?.chain ?? [],
           lastSync: () => sync.status().lastSuccess,
+          stored: () => delivery.stored,
         }),
         loggerApi('setLevel' in log ? log : undefined),
         delegatedApi({
@@ -340,6 +352,8 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       clock,
       live: {},
       ready: { server: () => throwIf(sync.status().outage) },
+      // Processes are served all the same.
+      told: { stores: () => delivery.check() },
       collected,
     });
     undo.push(() => observing.close());

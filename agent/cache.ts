@@ -46,6 +46,10 @@ export interface Cache {
   /** Entries that are to have an SVID now, least recently used first. */
   readonly wanted: ReadonlySet<string>;
   readonly svids: ReadonlyMap<string, WorkloadSvid>;
+  /** Whether the entries are what the server authorizes: not so before they were first heard of, nor after `clear`. */
+  readonly known: boolean;
+  /** Keeps the SVID of an entry at hand, whoever else does; the returned function ends it. */
+  keep(entryId: string): () => void;
   /** Told when an entry newly wants an SVID, or another one. */
   onWant(told: () => void): () => void;
   apply(change: WorldChange): void;
@@ -97,6 +101,7 @@ export function makeCache(options: {
   const wants = new Set<() => void>();
   let position = { position: 0n, logId: '' };
   let worldChanges = 0;
+  let known = false;
 
   const now = (): number => clock.now();
   const isCurrent = (entry: AuthorizedEntry): boolean => entry.expiresAt === 0 || entry.expiresAt * 1000 > now();
@@ -137,6 +142,24 @@ export function makeCache(options: {
     return more;
   };
 
+  /** Counts entries in as followed; whether one of them is newly wanted. */
+  const hold = (ids: Iterable<string>): boolean => {
+    let more = false;
+    for (const id of ids) {
+      followed.set(id, (followed.get(id) ?? 0) + 1);
+      more = want(id) || more;
+    }
+    trim();
+    return more;
+  };
+  const release = (ids: Iterable<string>): void => {
+    for (const id of ids) {
+      const left = (followed.get(id) ?? 1) - 1;
+      if (left === 0) followed.delete(id);
+      else followed.set(id, left);
+    }
+    trim();
+  };
   const match = (held: ReadonlySet<Selector>): readonly AuthorizedEntry[] =>
     index.match(held).filter((entry) => isForWorkloads(entry) && isCurrent(entry));
   const sets = identitySets({
@@ -144,23 +167,8 @@ export function makeCache(options: {
     match,
     bundlesOf: (domains) => [...domains].sort().flatMap((domain) => bundles.get(domain) ?? []),
     settled: (entry) => servable(entry) !== undefined || refusals.has(entry.id),
-    keep(entries) {
-      let more = false;
-      for (const { id } of entries) {
-        followed.set(id, (followed.get(id) ?? 0) + 1);
-        more = want(id) || more;
-      }
-      trim();
-      return more;
-    },
-    release(entries) {
-      for (const { id } of entries) {
-        const left = (followed.get(id) ?? 1) - 1;
-        if (left === 0) followed.delete(id);
-        else followed.set(id, left);
-      }
-      trim();
-    },
+    keep: (entries) => hold(entries.map(({ id }) => id)),
+    release: (entries) => release(entries.map(({ id }) => id)),
     wantMore,
   });
 
@@ -204,8 +212,10 @@ export function makeCache(options: {
         refusals.delete(entry.id);
         if (entry.expiresAt === 0) expiring.delete(entry.id);
         else expiring.set(entry.id, entry.expiresAt * 1000);
-        if (!isForWorkloads(entry)) drop(entry.id);
+        // What a store has is not for processes, nor the other way round.
+        if (held !== undefined && isForWorkloads(held) !== isForWorkloads(entry)) drop(entry.id);
       }
+      if (change.snapshot) known = true;
       const domains = applyBundles(change);
       position = { position: change.position, logId: change.logId };
       worldChanges++;
@@ -242,7 +252,10 @@ export function makeCache(options: {
       const taken = new Set<string>();
       for (const svid of issued) {
         const entry = index.byId.get(svid.entryId);
-        if (entry === undefined || entry.spiffeId !== svid.id || !wanted.has(svid.entryId)) continue;
+        if (entry === undefined || entry.spiffeId !== svid.id) continue;
+        // Of what goes to stores nobody has said yet that it is wanted when it comes back from the disk.
+        if (entry.storeSvid) want(entry.id);
+        if (!wanted.has(svid.entryId)) continue;
         svids.set(svid.entryId, svid);
         refusals.delete(svid.entryId);
         taken.add(svid.entryId);
@@ -255,6 +268,13 @@ export function makeCache(options: {
       const fresh = new Set(entryIds.filter((id) => index.byId.has(id) && !refusals.has(id)));
       for (const id of entryIds) if (index.byId.has(id)) refusals.set(id, fault);
       if (fresh.size > 0) sets.changed(fresh);
+    },
+    get known() {
+      return known;
+    },
+    keep(entryId) {
+      if (hold([entryId])) wantMore();
+      return () => release([entryId]);
     },
     refusal: (entryId) => refusals.get(entryId),
     lapsed,
@@ -292,6 +312,7 @@ export function makeCache(options: {
         position: 0n,
         logId: '',
       });
+      known = false;
     },
   };
 

@@ -18,6 +18,7 @@ import {
   trustDomain,
 } from '../src/config/kinds.ts';
 import { mlDsaRules, ownSocketRules, sharedSections } from '../src/config/shared.ts';
+import { svidStoreSections } from '../src/config/svid-stores.ts';
 import { workloadAttestorRules, workloadAttestorSections } from '../src/config/workload-attestors.ts';
 import {
   derived,
@@ -168,6 +169,7 @@ export const agentTable = {
       ),
     }),
   }),
+  svidStores: section('Where SVIDs of entries with `storeSvid` are put, which no process gets.', svidStoreSections),
   sds: section('What Envoys get, over SDS on the socket of the Workload API.', {
     enabled: setting(toggle, true, 'Serves SDS.'),
     defaultSvidName: setting(text, 'default', 'The resource name for the default X.509-SVID and its key.'),

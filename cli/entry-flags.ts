@@ -29,7 +29,7 @@ export const entryFlags = {
   dns: many(dnsName('A DNS name for the X.509-SVID; the first is its common name too', { also: ['dnsname'] })),
   admin: toggle('Whoever has this identity may administer the server'),
   downstream: toggle('Whoever has this identity may act as a server below this one'),
-  storeSvid: toggle("The SVID is put into a store by the agent's plugin"),
+  storeSvid: toggle('The SVID is put into a store by the agent, and no process gets it'),
   expiresAt: moment('When the entry ends by itself', { also: ['entryexpiry'] }),
   hint: anyText('TEXT', 'Tells workloads with several identities what this one is for'),
   disableX509SvidPrefetch: toggle('Agents fetch the X.509-SVID only when a workload asks'),

@@ -124,6 +124,16 @@ export const faults = {
     exit: 1,
     means: 'What the upstream authority is or gave cannot be used.',
   },
+  'store/unavailable': {
+    status: Status.UNAVAILABLE,
+    exit: 1,
+    means: 'A store of SVIDs refuses, cannot be reached, or cannot be written.',
+  },
+  'store/foreign': {
+    status: Status.FAILED_PRECONDITION,
+    exit: 1,
+    means: 'In a store of SVIDs something is in the way that no agent put there.',
+  },
   'keys/unavailable': {
     status: Status.UNAVAILABLE,
     exit: 1,

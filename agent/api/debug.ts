@@ -15,6 +15,8 @@ export interface DebugPorts {
   chain(): readonly Buffer[];
   /** Unix milliseconds; 0 for never. */
   lastSync(): number;
+  /** SVIDs that lie in stores. */
+  stored(): number;
 }
 
 export function debugApi(ports: DebugPorts): Service {
@@ -29,7 +31,7 @@ export function debugApi(ports: DebugPorts): Service {
         last_sync_success: Math.floor(ports.lastSync() / 1000),
         cached_x509_svids_count: ports.cache.svids.size,
         cached_jwt_svids_count: ports.jwts.size,
-        cached_svidstore_x509_svids_count: 0,
+        cached_svidstore_x509_svids_count: ports.stored(),
       }),
     },
   };

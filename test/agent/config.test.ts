@@ -27,6 +27,7 @@ test('domain, server and a bundle are enough; all else has the defaults SPIRE ha
     allowedForeignJwtClaims: [],
     authorizedDelegates: [],
     workloadAttestors: { unix: { discoverWorkloadPath: false, workloadSizeLimit: 0 } },
+    svidStores: {},
     limits: { connectionsPerUser: 8192, callsPerUser: 16384, callsPerSecond: 0 },
     sds: {
       enabled: true,
