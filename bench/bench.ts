@@ -45,11 +45,18 @@ try {
     if (!row.name.includes(values.only)) continue;
     process.stderr.write(`bench: ${row.name}`);
     const figures: Record<Make, number[][]> = { spire: [], mutual: [] };
-    for (let n = 0; n < (row.once ? 1 : repeat); n++)
-      for (const make of makes) {
-        figures[make].push(await row.measure(sides[make], effort));
-        process.stderr.write('.');
-      }
+    try {
+      for (let n = 0; n < (row.once ? 1 : repeat); n++)
+        for (const make of makes) {
+          figures[make].push(await row.measure(sides[make], effort));
+          process.stderr.write('.');
+        }
+    } catch (error) {
+      // On a machine too busy for one row the others are worth having.
+      process.stderr.write(` failed: ${error instanceof Error ? error.message : error}\n`);
+      process.exitCode = 1;
+      continue;
+    }
     process.stderr.write('\n');
     results.push(...summarise(row, figures));
   }

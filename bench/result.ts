@@ -7,7 +7,7 @@ export type Make = (typeof makes)[number];
 /** One figure that a row measures. */
 export interface Column {
   readonly name: string;
-  readonly unit: 'ms' | '/s' | 'MB';
+  readonly unit: 'us' | 'ms' | '/s' | 'MB';
 }
 
 export interface Figure {

@@ -87,3 +87,11 @@ export function memoryOf(program: Program): [resident: number, privately: number
   const read = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) / 1024;
   return [read('VmRSS'), read('RssAnon')];
 }
+
+/** CPU time that a process has used so far, all threads, in microseconds. */
+export function cpuOf(program: Program): number {
+  const stat = readFileSync(`/proc/${program.pid}/stat`, 'utf8');
+  // Fields 14 and 15, counted from the end of the name, in ticks: a hundredth of a second on every Linux.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10_000;
+}

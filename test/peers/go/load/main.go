@@ -77,7 +77,8 @@ func main() {
 // call does one unit of work; client and n tell the callers and their calls apart.
 type call func(ctx context.Context, client, n int) error
 
-// run calls from o.clients goroutines for the warm-up and then the measured time, and reports rate and latencies.
+// run calls from o.clients goroutines for the warm-up and then the measured time, and reports rate and latencies, and how
+// many calls there were in all.
 // weight is how many items one call stands for.
 func run(ctx context.Context, o options, weight int, one call) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -85,6 +86,7 @@ func run(ctx context.Context, o options, weight int, one call) error {
 	start := time.Now().Add(o.warm)
 	end := start.Add(o.seconds)
 	all := make([][]time.Duration, o.clients)
+	calls := make([]int, o.clients)
 	failures := make(chan error, o.clients)
 	var group sync.WaitGroup
 	for client := range o.clients {
@@ -99,6 +101,7 @@ func run(ctx context.Context, o options, weight int, one call) error {
 					cancel()
 					return
 				}
+				calls[client]++
 				if before.After(start) {
 					all[client] = append(all[client], time.Since(before))
 				}
@@ -120,6 +123,11 @@ func run(ctx context.Context, o options, weight int, one call) error {
 	}
 	result := latencies(times)
 	result["rate"] = float64(len(times)*weight) / time.Since(start).Seconds()
+	total := 0
+	for _, made := range calls {
+		total += made
+	}
+	result["calls"] = total * weight
 	report.Event("result", result)
 	return nil
 }
