@@ -58,7 +58,7 @@ import { why } from './why.ts';
 import { makeWitCache } from './wit-cache.ts';
 import { type WorkloadAttestor, workloadAttestor } from './workload/attest.ts';
 import { kubelet } from './workload/kubelet.ts';
-import { type WorkloadMethod, workloadMethods } from './workload/methods.ts';
+import { workloadMethods } from './workload/methods.ts';
 import { watchedPods } from './workload/watched-pods.ts';
 
 export interface AgentPorts {
@@ -249,11 +249,18 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       logRefusal(call, fault);
       noteRefusal(refused, call, fault, clock.now());
     };
-    const attesting = (methods: readonly WorkloadMethod[]) => ({
-      methods,
-      attestor: workloadAttestor(methods, { clock, log }),
-    });
-    let attestation = attesting(workloadMethods(options, clock));
+    const say = sayOnce(log, clock);
+    const podsFailed = (error: unknown): void => say('', 'pods', why(error), 'pods not listed');
+    const attesting = (from: AgentOptions) => {
+      const methods = workloadMethods(from, clock);
+      const { k8s } = from.workloadAttestors;
+      return {
+        methods,
+        attestor: workloadAttestor(methods, { clock, log }),
+        pods: k8s && watchedPods(kubelet(k8s, clock), clock, k8s.reloadInterval, podsFailed),
+      };
+    };
+    let attestation = attesting(options);
     const callers = {
       attestor: { attest: (peer) => attestation.attestor.attest(peer) } satisfies WorkloadAttestor,
       cache,
@@ -297,7 +304,6 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     const crls = (domain: TrustDomain): readonly Buffer[] =>
       domain === trustDomain ? completeFor(cache.revocations.value, cache.ownBundle.value) : [];
     const limits = callerLimits(options.limits, clock);
-    const say = sayOnce(log, clock);
     const workloads = await serveUnix({
       path: options.socket,
       mode: 0o777,
@@ -331,7 +337,6 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       ],
     });
     undo.push(() => workloads.close(grace));
-    const { k8s } = options.workloadAttestors;
     const broker =
       options.broker &&
       (await serveBroker(options.broker, {
@@ -342,8 +347,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
         requirePostQuantum: options.tls.requirePostQuantum,
         current: node.current,
         node: node.state,
-        pods: k8s && watchedPods(kubelet(k8s, clock), clock, (error) => say('', 'pods', why(error), 'pods not listed')),
-        podsValidFor: k8s?.reloadInterval ?? 0,
+        pods: () => attestation.pods,
         onDone,
         onRefused: (fault, from) => say(from, fault.message, why(fault), 'connection of a broker refused'),
       }));
@@ -381,7 +385,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       status,
       closed,
       async prepare(next) {
-        const made = attesting(workloadMethods(next, clock));
+        const made = attesting(next);
         return () => {
           attestation = made;
         };

@@ -9,6 +9,7 @@ import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { begin } from './begin.ts';
 import { readServerOptions, serverProgram } from './config.ts';
+import type { RunningServer } from './server.ts';
 import { openStore } from './store/open.ts';
 
 /** What `server migrate` has done. */
@@ -51,11 +52,29 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
   for (const warning of warnings) log.warn({}, warning);
   const reopen = (): void => log.reopen();
   process.on('SIGUSR2', reopen);
-  try {
+  const start = async (): Promise<RunningServer> => {
     const ports = { clock, random: systemRandom, log };
     const begun = await begin(options, ports);
     const { startServer } = await import('./server.ts');
-    const server = await startServer(options, ports, begun);
+    return startServer(options, ports, begun);
+  };
+  const started = start();
+  const reload = reloader({
+    read: async () => readServerOptions(await readSources()),
+    live: inForce,
+    prepare: async (next) => {
+      const take = await (await started).prepare(next);
+      return () => {
+        take();
+        log.launch(next.log.level);
+      };
+    },
+    log,
+  });
+  // From the beginning: by itself the signal ends a process, and it may come while this one starts.
+  process.on('SIGHUP', reload);
+  try {
+    const server = await started;
     growNursery();
     const stop = (signal: NodeJS.Signals): void => {
       log.info({ signal }, 'server stopping');
@@ -63,28 +82,15 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
     };
     process.once('SIGINT', stop);
     process.once('SIGTERM', stop);
-    const reload = reloader({
-      read: async () => readServerOptions(await readSources()),
-      live: inForce,
-      prepare: async (next) => {
-        const take = await server.prepare(next);
-        return () => {
-          take();
-          log.launch(next.log.level);
-        };
-      },
-      log,
-    });
-    process.on('SIGHUP', reload);
     try {
       await server.closed;
     } finally {
       await server.close();
-      process.off('SIGHUP', reload);
       process.off('SIGINT', stop);
       process.off('SIGTERM', stop);
     }
   } finally {
+    process.off('SIGHUP', reload);
     process.off('SIGUSR2', reopen);
     log.close();
   }

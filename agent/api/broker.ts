@@ -30,9 +30,8 @@ export type Profile = 'x509' | 'jwt';
 export interface BrokerPorts extends CallerPorts, SubjectPorts {
   readonly jwts: JwtCache;
   readonly rights: Rights;
-  /** Undefined where the agent knows no pods. */
-  readonly pods: WatchedPods | undefined;
-  readonly podsValidFor: number;
+  /** Undefined where the agent knows no pods now. */
+  pods(): WatchedPods | undefined;
   readonly profiles: readonly Profile[];
   /** Who calls. Throws what makes it nobody, such as a certificate that counts no more. */
   brokerOf(call: Call): SpiffeId;
@@ -48,12 +47,13 @@ export function brokerApi(ports: BrokerPorts, from: Place): Service {
 
   const find = async (reference: Reference, signal: AbortSignal): Promise<Subject & { readonly pod?: Pod }> => {
     if (reference.kind === 'process') return processSubject(reference.pid, ports);
-    if (ports.pods === undefined) {
+    const pods = ports.pods();
+    if (pods === undefined) {
       throw new Fault('input/invalid', 'this agent knows no pods: workloadAttestors.k8s is not configured', {
         info: workloadInfo('WORKLOAD_REFERENCE_INVALID', reference),
       });
     }
-    return podSubject(reference, { cache, clock, pods: ports.pods, validFor: ports.podsValidFor }, signal);
+    return podSubject(reference, { cache, clock, pods }, signal);
   };
 
   /**

@@ -14,8 +14,6 @@ export interface PodPorts {
   readonly cache: Cache;
   readonly clock: Clock;
   readonly pods: WatchedPods;
-  /** Milliseconds for which what was found of a pod counts while kubelet gives no new list. */
-  readonly validFor: number;
 }
 
 /** Throws `thing/missing` with WORKLOAD_NOT_FOUND, or what keeps kubelet from telling. */
@@ -24,7 +22,7 @@ export async function podSubject(
   ports: PodPorts,
   signal: AbortSignal,
 ): Promise<Subject & { readonly pod: Pod }> {
-  const { cache, clock, pods, validFor } = ports;
+  const { cache, clock, pods } = ports;
   const found = podNamed(await pods.list(signal), reference);
   if (found === undefined) throw gone(reference, 'this node has no such pod');
   let selectors = found.selectors;
@@ -33,10 +31,14 @@ export async function podSubject(
   /** Takes in the last list. Throws when the pod is not on it, or the list is too old. */
   const check = (): void => {
     const { pods: last, at } = pods.latest!;
-    if (clock.now() - at > validFor) {
-      throw new Fault('peer/unavailable', `kubelet has not said for ${validFor} ms whether the pod is still there`, {
-        hint: 'Try again; the log of the agent says why.',
-      });
+    if (clock.now() - at > pods.validFor) {
+      throw new Fault(
+        'peer/unavailable',
+        `kubelet has not said for ${pods.validFor} ms whether the pod is still there`,
+        {
+          hint: 'Try again; the log of the agent says why.',
+        },
+      );
     }
     const pod = last.byUid.get(found.uid);
     if (pod === undefined) throw gone(reference, 'it is no longer on this node');

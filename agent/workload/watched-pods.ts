@@ -17,6 +17,8 @@ export interface WatchedPods {
   list(signal: AbortSignal): Promise<Pods>;
   /** The last list, and when it came (Unix ms). */
   readonly latest: { readonly pods: Pods; readonly at: number } | undefined;
+  /** Milliseconds for which what was found of a pod counts while there is no new list. */
+  readonly validFor: number;
   /** Calls `told` after each look, also one that failed, until the returned function is called. */
   follow(told: () => void): () => void;
 }
@@ -25,7 +27,12 @@ export interface WatchedPods {
 const lookEvery = 5_000;
 
 /** @param failed told of each look that failed */
-export function watchedPods(kubelet: Kubelet, clock: Clock, failed: (error: unknown) => void): WatchedPods {
+export function watchedPods(
+  kubelet: Kubelet,
+  clock: Clock,
+  validFor: number,
+  failed: (error: unknown) => void,
+): WatchedPods {
   const followers = new Set<() => void>();
   let latest: WatchedPods['latest'];
   let cancel = (): void => {};
@@ -51,6 +58,7 @@ export function watchedPods(kubelet: Kubelet, clock: Clock, failed: (error: unkn
 
   return {
     list,
+    validFor,
     get latest() {
       return latest;
     },
