@@ -28,15 +28,15 @@ export interface Level {
   readonly agent: Agent;
 }
 
-/** Starts a server, below another when given, and its agent. @param lifetimes other than what both makes have by default */
+/** Starts a server, below another when given, and its agent. @param wishes other than what both makes have by default */
 export async function startLevel(
   place: Place,
   name: string,
   make: Make,
   above?: Level,
-  lifetimes: Pick<ServerOptions, 'x509Ttl' | 'agentTtl'> = {},
+  wishes: Pick<ServerOptions, 'x509Ttl' | 'agentTtl' | 'config'> = {},
 ): Promise<Level> {
-  const server = await startServer(make, place, name, { ...lifetimes, ...(above && { upstream: above }) });
+  const server = await startServer(make, place, name, { ...wishes, ...(above && { upstream: above }) });
   const alias = `${td}/node/${name}`;
   const agent = await startAgent(make, place, `${name}-agent`, server, {
     joinToken: await joinToken(server, alias),
