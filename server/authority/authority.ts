@@ -33,6 +33,8 @@ export interface AuthorityKind<Signer> {
   announce?(slot: Slot): Promise<void>;
   /** Makes the public half for a new key. */
   make(key: Key, now: number): Promise<Omit<Slot, 'keyId' | 'tainted'>>;
+  /** The public key of the slot, SubjectPublicKeyInfo. */
+  spkiOf(slot: Slot): Buffer;
   /** Makes the signer for a slot whose key is there. */
   signer(slot: Slot, key: Key): Signer;
   /** Puts the slot, tainted or not, into a bundle; undefined when it is there already. */
@@ -154,6 +156,8 @@ export async function startAuthority<Signer>(
   async function publishSlots(): Promise<void> {
     for (const slot of [slots.old, slots.active, slots.prepared]) {
       if (!slot || slot.notAfter <= clock.now() || kind.condemns?.(slot)) continue;
+      const key = slot === slots.prepared && ports.beforePublished ? await keyOf(slot) : undefined;
+      if (key) await ports.beforePublished?.(slot, key);
       await announce(slot);
       await bundle.edit((before) => kind.publish(before, slot));
     }
@@ -166,7 +170,20 @@ export async function startAuthority<Signer>(
     announced.add(slot.id);
   }
 
-  const keyOf = async (slot: Slot | undefined): Promise<Key | undefined> => slot && keys.get(slot.keyId);
+  /** Undefined when it is gone, or another one is in its place: what that signed, nobody would believe. */
+  async function keyOf(slot: Slot | undefined): Promise<Key | undefined> {
+    const key = slot && (await keys.get(slot.keyId));
+    if (!key || kind.spkiOf(slot).equals(key.publicKey)) return key;
+    if (!strangers.has(slot.keyId))
+      log.error(
+        { authority: slot.id, named: slot.keyId },
+        `the key store has another key in place of that of the ${kind.name} authority`,
+      );
+    strangers.add(slot.keyId);
+    return undefined;
+  }
+  /** Names of keys that are not what they were; told once each. */
+  const strangers = new Set<string>();
 
   /** The key of the next authority. One that others are to sign for is named in the journal, and asked for again. */
   async function nextKey(): Promise<Key> {
@@ -186,12 +203,14 @@ export async function startAuthority<Signer>(
       if (error instanceof Overtaken) await keys.remove(key.id);
       throw error;
     });
-    await ports.beforePublished?.(slot, key);
-    await announce(slot).catch((error: unknown) => {
+    try {
+      await ports.beforePublished?.(slot, key);
+      await announce(slot);
+    } catch (error) {
       // It is in the journal: it is announced and published as soon as that can be done.
       unpublished = true;
       throw error;
-    });
+    }
     await publish((before) => {
       const rest = forgotten && kind.withdraw(before, forgotten);
       return kind.publish(rest ?? before, slot) ?? rest;

@@ -56,6 +56,7 @@ export function tokenKind(
       notAfter: now + lifetime,
       material: key.publicKey.toString('base64'),
     }),
+    spkiOf: ({ material }) => Buffer.from(material, 'base64'),
     signer: (slot, key) => ({
       keyId: slot.id,
       algorithm: classicFacts(key.type, 'an authority of tokens').jwa,

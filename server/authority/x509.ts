@@ -95,6 +95,7 @@ export function x509Kind(
       };
     },
 
+    spkiOf: ({ material }) => parseCertificate(Buffer.from(material, 'base64')).spki,
     signer: signerOf,
 
     publish(bundle, slot) {

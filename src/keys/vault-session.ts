@@ -55,6 +55,8 @@ interface Token {
 }
 
 const backoff: Backoff = { first: 1_000, most: 60_000, factor: 2 };
+/** One call of the session's own takes at most this long, milliseconds. */
+const patience = 10_000;
 /** A session is not logged in more often than this, milliseconds: refusals may have other reasons. */
 const loginAtMostEvery = 5_000;
 const defaultServiceAccountToken = '/var/run/secrets/kubernetes.io/serviceaccount/token';
@@ -90,15 +92,21 @@ export async function openVault(
       ...(withToken !== undefined && { 'x-vault-token': withToken }),
       ...(options.namespace !== undefined && { 'x-vault-namespace': options.namespace }),
     };
+    // A start that waits for a login has no deadline of its own, nor has a renewal.
+    const late = new AbortController();
+    const cancel = signal ? undefined : clock.after(patience, () => late.abort());
     const answer = await client
       .call(method === 'LIST' ? 'GET' : method, `/v1/${path}${method === 'LIST' ? '?list=true' : ''}`, {
         headers,
         body,
-        signal: signal ?? ended.signal,
+        signal: signal ?? AbortSignal.any([ended.signal, late.signal]),
       })
       .catch((error: unknown) => {
-        throw words.unreachable(`${options.address}: ${String(error)}`);
-      });
+        if (!late.signal.aborted) throw words.unreachable(`${options.address}: ${String(error)}`);
+        const within = `in ${patience / 1000} s`;
+        throw words.unreachable(`${options.address}: no answer ${within}`, `does not answer ${within}`);
+      })
+      .finally(() => cancel?.());
     if (answer.body === undefined && answer.status !== 204 && answer.status !== 403)
       throw words.garbled(
         'something else than Vault does',

@@ -51,22 +51,25 @@ function remote(): { keys: KeyStore; steal(id: string): Promise<void>; out: bool
   return store;
 }
 
-async function under(t: TestContext, keys: KeyStore) {
+async function under(t: TestContext, keys: KeyStore, beforePublished?: () => Promise<void>) {
   const store = await openStore({ url: 'sqlite::memory:' });
   t.after(() => store.close());
   const clock = drivenClock();
-  const authority = await startAuthority(jwtKind(24 * hour, systemRandom), {
-    journal: store.journal,
-    keys,
-    bundle: ownBundle(store.bundles, td, 300),
-    clock,
-    random: systemRandom,
-    log: silentLog,
-    serverName: 'one',
-    keyType: 'ec-p256',
-  });
+  const start = () =>
+    startAuthority(jwtKind(24 * hour, systemRandom), {
+      journal: store.journal,
+      keys,
+      bundle: ownBundle(store.bundles, td, 300),
+      clock,
+      random: systemRandom,
+      log: silentLog,
+      serverName: 'one',
+      keyType: 'ec-p256',
+      ...(beforePublished && { beforePublished }),
+    });
+  const authority = await start();
   const published = async () => (await store.bundles.get(td))!.jwtAuthorities.map(({ keyId }) => keyId);
-  return { clock, authority, published };
+  return { clock, authority, published, start };
 }
 
 test('a key that is gone: another is made, published and signs at the next look; the lost one stays published', async (t) => {
@@ -148,4 +151,40 @@ test('a store that is away has lost nothing', async (t) => {
   store.out = false;
   await authority.keepFresh();
   assert.equal((await published()).length, 1);
+});
+
+for (const when of ['at the start', 'at run time'] as const)
+  test(`another key in the place of the authority's, ${when}, signs nothing: it counts as lost`, async (t) => {
+    const { keys } = remote();
+    const { clock, authority, published, start } = await under(t, keys);
+    const before = authority.state().active!;
+    // As when a key file comes from a backup of another server, or an alias is moved by hand.
+    await keys.generate(before.keyId, 'ec-p384');
+    const now = when === 'at the start' ? await start() : authority;
+    await now.keepFresh();
+    // What this process holds of the old one signs until the next is known.
+    clock.jump(60_000);
+    await now.keepFresh();
+    const { signer } = now;
+    assert.notEqual(signer.value.keyId, before.id);
+    assert.equal(signer.value.algorithm, 'ES256');
+    assert.deepEqual(await published(), [before.id, signer.value.keyId]);
+  });
+
+test('what could not be done before it is published is done before it is published', async (t) => {
+  const done: string[] = [];
+  let fails = false;
+  const { authority, published } = await under(t, memoryKeys(), async () => {
+    if (fails) throw unreachable('Vault', 'out');
+    done.push('done');
+  });
+  done.length = 0;
+  fails = true;
+  await assert.rejects(authority.prepare(), fault('keys/unavailable'));
+  await assert.rejects(authority.keepFresh(), fault('keys/unavailable'));
+  assert.equal((await published()).length, 1);
+  fails = false;
+  await authority.keepFresh();
+  assert.deepEqual(done, ['done']);
+  assert.deepEqual(await published(), [authority.state().active!.id, authority.state().prepared!.id]);
 });
