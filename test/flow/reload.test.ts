@@ -20,6 +20,7 @@ interface Program {
   /** Writes the configuration and sends the signal; gives the lines that came of it, up to the one that ends it. */
   reload(config: string | object): Promise<string>;
   says(pattern: RegExp): Promise<RegExpExecArray>;
+  hangUp(): void;
 }
 
 /** Starts a program with its configuration in a file. It is killed when the test ends. */
@@ -52,6 +53,7 @@ async function start(t: TestContext, words: readonly string[], path: string, con
     });
   return {
     says: find,
+    hangUp: () => void child.kill('SIGHUP'),
     async reload(next) {
       from = log.length;
       await writeFile(path, typeof next === 'string' ? next : JSON.stringify(next));
@@ -156,6 +158,16 @@ test('server: a way to attest that is switched off takes no more nodes, and one 
   await (await node('a')).says(/could not find node attestor type \\?"join_token/);
   await server.reload(config);
   await (await node('b')).says(/agent serves/);
+});
+
+test('server: the signal may come while it starts, which goes on', async (t) => {
+  const at = await folder(t);
+  const server = await start(t, ['server', 'run'], at('server.json'), serverConfig(at));
+  // The first thing that is said; the store is open then, and no listener is.
+  await server.says(/revocation list signed/);
+  server.hangUp();
+  await server.says(/server ready/);
+  await server.says(/configuration read again/);
 });
 
 test('agent: limits, delegates and attestors change under the workloads; a wrong file changes nothing', async (t) => {
