@@ -57,8 +57,8 @@ import { makeSync } from './sync.ts';
 import { why } from './why.ts';
 import { makeWitCache } from './wit-cache.ts';
 import { type WorkloadAttestor, workloadAttestor } from './workload/attest.ts';
-import { kubelet } from './workload/kubelet.ts';
 import { workloadMethods } from './workload/methods.ts';
+import { nodePods } from './workload/node-pods.ts';
 import { watchedPods } from './workload/watched-pods.ts';
 
 export interface AgentPorts {
@@ -257,7 +257,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       return {
         methods,
         attestor: workloadAttestor(methods, { clock, log }),
-        pods: k8s && watchedPods(kubelet(k8s, clock), clock, k8s.reloadInterval, podsFailed),
+        pods: k8s && watchedPods(nodePods(k8s, clock), clock, k8s.reloadInterval, podsFailed),
       };
     };
     let attestation = attesting(options);

@@ -5,6 +5,7 @@ import type { AgentOptions } from '../config.ts';
 import { type CgroupFiles, cgroupFiles } from './cgroup.ts';
 import { dockerMethod } from './docker.ts';
 import { k8sMethod } from './k8s.ts';
+import { namespaceMethod } from './namespace.ts';
 import { podmanMethod } from './podman.ts';
 import { sigstoreMethod } from './sigstore.ts';
 import { slurmMethod } from './slurm.ts';
@@ -58,9 +59,15 @@ export function workloadMethods(
   clock: Clock,
   cgroups: CgroupFiles = cgroupFiles(),
 ): readonly WorkloadMethod[] {
-  const { sigstore } = options.workloadAttestors;
+  const { sigstore, k8s } = options.workloadAttestors;
   const methods = table
     .map((make) => make(options.workloadAttestors, { clock, cgroups }))
     .filter((method) => method !== undefined);
-  return sigstore === undefined ? methods : [...methods, sigstoreMethod(sigstore, methods, clock)];
+  // What they say is of what another method has found, with its checks and its lists.
+  const pods = methods.find(({ name }) => name === 'k8s');
+  return [
+    ...methods,
+    ...(k8s?.namespaceLabels && pods ? [namespaceMethod(k8s, pods, clock)] : []),
+    ...(sigstore ? [sigstoreMethod(sigstore, methods, clock)] : []),
+  ];
 }

@@ -1,4 +1,4 @@
-/** The pods of a node as selectors, from kubelet's list of them (PodList of Kubernetes' core v1). */
+/** The pods of a node as selectors, from a list of them (PodList of Kubernetes' core v1). */
 import { makeSelector, type Selector } from '../../src/spiffe/selector.ts';
 import { fieldsOf, itemsOf, textOf } from './get-json.ts';
 
@@ -6,6 +6,8 @@ export interface Pod {
   readonly uid: string;
   readonly namespace: string;
   readonly name: string;
+  /** The uid of the static pod that it stands for, at the API server. */
+  readonly mirrorOf?: string;
   readonly selectors: readonly Selector[];
 }
 
@@ -34,7 +36,9 @@ export function readPods(list: unknown): Pods {
     const metadata = fieldsOf(item, 'metadata');
     const uid = textOf(metadata, 'uid');
     const [namespace, name] = [textOf(metadata, 'namespace'), textOf(metadata, 'name')];
-    const pod: Pod = { uid, namespace, name, selectors: podSelectors(item, running, init) };
+    const mirrorOf = textOf(fieldsOf(metadata, 'annotations'), 'kubernetes.io/config.mirror');
+    const selectors = podSelectors(item, running, init);
+    const pod: Pod = { uid, namespace, name, selectors, ...(mirrorOf !== '' && { mirrorOf }) };
     byUid.set(uid, pod);
     for (const one of [...running, ...init]) {
       // `containerd://ID`; empty until the container is started.

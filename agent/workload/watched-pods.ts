@@ -3,7 +3,7 @@
  * seconds while anybody follows one. All who follow share one list.
  */
 import type { Clock } from '../../src/run/clock.ts';
-import type { Kubelet } from './kubelet.ts';
+import type { PodList } from './pod-list.ts';
 import type { Pod, Pods } from './pods.ts';
 
 /** By its key, by its UID, or by both, which then have to agree. */
@@ -13,7 +13,7 @@ export interface PodName {
 }
 
 export interface WatchedPods {
-  /** The pods as kubelet lists them now. Throws what keeps it from doing so. */
+  /** The pods as they are listed now. Throws what keeps it from doing so. */
   list(signal: AbortSignal): Promise<Pods>;
   /** The last list, and when it came (Unix ms). */
   readonly latest: { readonly pods: Pods; readonly at: number } | undefined;
@@ -28,7 +28,7 @@ const lookEvery = 5_000;
 
 /** @param failed told of each look that failed */
 export function watchedPods(
-  kubelet: Kubelet,
+  node: PodList,
   clock: Clock,
   validFor: number,
   failed: (error: unknown) => void,
@@ -39,7 +39,7 @@ export function watchedPods(
   let looking = false;
 
   const list = async (signal: AbortSignal): Promise<Pods> => {
-    const pods = await kubelet.pods(signal);
+    const pods = await node.pods(signal);
     latest = { pods, at: clock.now() };
     return pods;
   };

@@ -1,7 +1,18 @@
 /** The options of the workload attestors beside `unix`, each a section that is there when the attestor is wanted. */
 import { optional, optionalSection, type Rule, required, setting } from '../config.ts';
 import { Fault, quote } from '../errors.ts';
-import { count, duration, type Kind, listOf, path, socketPath, text, toggle } from './kinds.ts';
+import {
+  count,
+  duration,
+  type HostPort,
+  hostPort,
+  type Kind,
+  listOf,
+  path,
+  socketPath,
+  text,
+  toggle,
+} from './kinds.ts';
 
 const apiVersion: Kind<string> = {
   ...text,
@@ -68,6 +79,22 @@ export const workloadAttestorSections = {
       60_000,
       'How long certificates count that were read, and what was found of a pod, whose labels may change.',
     ),
+    useApiServer: setting(
+      toggle,
+      false,
+      'Asks the API server for the pods of `nodeName` in place of kubelet, where a node lets nobody at that.',
+    ),
+    namespaceLabels: setting(toggle, false, "Adds the labels of a pod's namespace, which only the API server knows."),
+    apiServer: setting<HostPort>(
+      hostPort(1),
+      { host: 'kubernetes.default.svc', port: 443 },
+      'Where the API server is; its certificate has to name that.',
+    ),
+    apiServerCaPath: setting(
+      path,
+      `${serviceAccount}/ca.crt`,
+      'A PEM file with the roots that its certificate is checked by.',
+    ),
     disableContainerSelectors: setting(
       toggle,
       false,
@@ -100,6 +127,8 @@ export const workloadAttestorSections = {
 interface WithAttestors {
   readonly workloadAttestors: {
     readonly k8s?: {
+      readonly useApiServer: boolean;
+      readonly nodeName?: string;
       readonly kubeletReadOnlyPort?: number;
       readonly skipKubeletVerification: boolean;
       readonly useAnonymousAuthentication: boolean;
@@ -113,6 +142,16 @@ interface WithAttestors {
 
 /** What must be given together, and what is hardly meant. */
 export const workloadAttestorRules: readonly Rule<WithAttestors>[] = [
+  {
+    needs: ['workloadAttestors.k8s.useApiServer', 'workloadAttestors.k8s.nodeName'],
+    check({ workloadAttestors: { k8s } }, report) {
+      if (k8s?.useApiServer && k8s.nodeName === undefined)
+        report.fault(
+          'workloadAttestors.k8s.nodeName',
+          'is needed with useApiServer: the pods of which node to ask for',
+        );
+    },
+  },
   {
     needs: ['workloadAttestors.k8s.certificatePath', 'workloadAttestors.k8s.privateKeyPath'],
     check({ workloadAttestors: { k8s } }, report) {

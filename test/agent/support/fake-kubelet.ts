@@ -13,6 +13,7 @@ export interface FakePod {
   readonly namespace?: string;
   readonly uid: string;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
   readonly owners?: readonly { kind: string; name: string; uid: string }[];
   readonly containers?: readonly FakePodContainer[];
   readonly init?: readonly FakePodContainer[];
@@ -51,8 +52,8 @@ export const podList = (pods: readonly FakePod[]): object => ({
   kind: 'PodList',
   apiVersion: 'v1',
   metadata: {},
-  items: pods.map(({ name, namespace = 'shop', uid, labels, owners, containers = [], init = [] }) => ({
-    metadata: { name, namespace, uid, labels, ownerReferences: owners },
+  items: pods.map(({ name, namespace = 'shop', uid, labels, annotations, owners, containers = [], init = [] }) => ({
+    metadata: { name, namespace, uid, labels, annotations, ownerReferences: owners },
     spec: {
       containers: containers.map((one) => ({ name: one.name, image: one.image })),
       serviceAccountName: 'seller',

@@ -118,6 +118,9 @@ async function rig(more: Partial<K8sOptions> = {}, isPlain = false): Promise<Rig
     pollRetryInterval: 500,
     reloadInterval: 60_000,
     disableContainerSelectors: false,
+    useApiServer: false,
+    apiServer: { host: 'localhost', port: kubelet.port },
+    apiServerCaPath: paths.kubeletCaPath,
     ...more,
     ...(isPlain ? { kubeletReadOnlyPort: kubelet.port } : {}),
   };

@@ -129,6 +129,9 @@ workloadAttestorSuite('sigstore with k8s', async () => {
     reloadInterval: 60_000,
     maxPollAttempts: 2,
     disableContainerSelectors: false,
+    useApiServer: false,
+    apiServer: { host: 'localhost', port: 1 },
+    apiServerCaPath: '/nowhere',
   };
   const at = place();
   const bundle = await sigstore.sign(digest);
