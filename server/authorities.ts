@@ -95,7 +95,10 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     ...(ports.beforeX509Published && { beforePublished: ports.beforeX509Published }),
   });
   const ownJwt = jwtKind(caTtl, random);
-  const roots = upstreamRoots({ journal: store.journal, bundle, distrusted, x509, log });
+  const roots = upstreamRoots({
+    ...{ journal: store.journal, bundle, distrusted, x509, log },
+    areFollowed: upstream?.publishes ?? false,
+  });
   const seen = upstream && lastSeen(store.journal, ports.serverName, `${upstream.name} ${upstream.at}`);
   const kindOfJwt = upstream?.publishes ? announced('jwt', ownJwt, upstream, bundle, clock) : ownJwt;
   const ofAllServers = ports.sharedTokenKeys && {

@@ -21,6 +21,8 @@ export interface UpstreamRoots {
   /** The same two without the questions, and as often as one likes: for whoever has asked them. */
   ensureTainted(id: string): Promise<void>;
   ensureRevoked(id: string): Promise<void>;
+  /** Whether they are taken back by a server above, and not here. */
+  readonly areFollowed: boolean;
   /** Leaves and forgets what hangs on tainted and revoked roots. Called every few seconds. */
   heed(): Promise<void>;
 }
@@ -30,11 +32,20 @@ export interface UpstreamRootsPorts {
   readonly bundle: OwnBundle;
   readonly distrusted: DistrustedRoots;
   readonly x509: Authority<X509Signer>;
+  /** Whether the roots are those of a server above, which has the bundle of the whole trust domain. */
+  readonly areFollowed: boolean;
   readonly log: Log;
 }
 
-export function upstreamRoots({ journal, bundle, distrusted, x509, log }: UpstreamRootsPorts): UpstreamRoots {
+export function upstreamRoots(ports: UpstreamRootsPorts): UpstreamRoots {
+  const { journal, bundle, distrusted, x509, areFollowed, log } = ports;
+
   async function find(id: string, done: string): Promise<X509Authority> {
+    if (areFollowed) {
+      throw new Fault('state/refused', `the roots are those of the server above, so that none can be ${done} here`, {
+        hint: `Have it ${done} there: this server follows within seconds.`,
+      });
+    }
     const { x509Authorities } = await distrusted.read();
     const found = x509Authorities.find(({ certificate }) => rootId(certificate) === id);
     if (!found) {
@@ -134,6 +145,7 @@ export function upstreamRoots({ journal, bundle, distrusted, x509, log }: Upstre
     },
     ensureTainted,
     ensureRevoked,
+    areFollowed,
     heed,
   };
 }

@@ -47,7 +47,7 @@ export interface ConductPorts {
     readonly jwt: Authority<any> | undefined;
     // biome-ignore lint/suspicious/noExplicitAny: likewise
     readonly wit: Authority<any> | undefined;
-    readonly roots: Pick<UpstreamRoots, 'ensureTainted' | 'ensureRevoked'>;
+    readonly roots: Pick<UpstreamRoots, 'ensureTainted' | 'ensureRevoked' | 'areFollowed'>;
     keepFresh(): Promise<void>;
   };
   readonly holdings: Holdings;
@@ -216,7 +216,10 @@ export function conduct(ports: ConductPorts): Conduct {
     const stay = wanted(rotation).filter((part) => staysBelow(rotation, part));
     if (stay.length === 0) return undefined;
     const roots = [...new Set(stay.map(({ fromRoot }) => fromRoot))].join(' and ');
-    return `${stay.length} of ${Object.keys(rotation.parts).length} authorities would leave root ${roots} in use, and with it all that was signed below it; have the upstream authority sign below another root, then give the command again`;
+    const advice = rotation.keepsRoots
+      ? 'rotate the authority of the server above, which this one follows'
+      : 'have the upstream authority sign below another root, then give the command again';
+    return `${stay.length} of ${Object.keys(rotation.parts).length} authorities would leave root ${roots} in use, and with it all that was signed below it; ${advice}`;
   }
 
   function longestToken(): number {
@@ -267,7 +270,7 @@ export function conduct(ports: ConductPorts): Conduct {
             // What has expired signs nothing and is trusted by nobody; its server makes a new one when it comes back.
             if (wanted && held.active && held.active.notAfter > clock.now()) active[document] = held;
           }
-          return begin(random.uuid(), mode, active, clock.now());
+          return begin(random.uuid(), mode, active, clock.now(), authorities.roots.areFollowed);
         });
         log.warn({ rotation: rotation?.id, mode }, 'rotation of authorities');
         return standing(need(await takePart()));

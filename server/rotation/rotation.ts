@@ -25,6 +25,8 @@ export interface Rotation {
   /** By the name of the authority's journal, `KIND@SERVER`. */
   readonly parts: Readonly<Record<string, Part>>;
   readonly forced: readonly Step[];
+  /** The roots are those of a server above, which alone takes them back. */
+  readonly keepsRoots?: true;
 }
 
 /** One authority that is replaced. */
@@ -49,7 +51,13 @@ export const holderOf = (document: string): string => document.slice(document.in
  * Begins: every authority that signs now is to go. Throws `state/refused` when there is none.
  * @param slots of the authorities to replace, by journal
  */
-export function begin(id: string, mode: Mode, slots: Readonly<Record<string, Slots>>, now: number): Rotation {
+export function begin(
+  id: string,
+  mode: Mode,
+  slots: Readonly<Record<string, Slots>>,
+  now: number,
+  keepsRoots = false,
+): Rotation {
   const parts = Object.fromEntries(
     Object.entries(slots).flatMap(([document, { active, prepared }]): [string, Part][] => {
       if (!active) return [];
@@ -58,14 +66,16 @@ export function begin(id: string, mode: Mode, slots: Readonly<Record<string, Slo
     }),
   );
   if (Object.keys(parts).length === 0) throw new Fault('state/refused', 'there is no authority to rotate');
-  return { id, mode, startedAt: now, step: 'prepare', stepAt: now, activatedAt: 0, parts, forced: [] };
+  const times = { startedAt: now, stepAt: now, activatedAt: 0 };
+  return { id, mode, ...times, step: 'prepare', parts, forced: [], ...(keepsRoots && { keepsRoots }) };
 }
 
 /**
- * Whether an authority that goes leaves its root in use: its own, or another server's, leads there again. Then there is
- * nothing to taint and to revoke, and what it signed stays trusted.
+ * Whether an authority that goes leaves its root in use: its own, or another server's, leads there again, or the root is
+ * not ours to take back. Then there is nothing to taint and to revoke, and what it signed stays trusted.
  */
 export function staysBelow(rotation: Rotation, { fromRoot }: Part): boolean {
+  if (fromRoot !== undefined && rotation.keepsRoots) return true;
   return fromRoot !== undefined && wanted(rotation).some(({ nextRoot }) => nextRoot === fromRoot);
 }
 
@@ -98,7 +108,7 @@ export function withNext(rotation: Rotation, document: string, { id, upstream }:
 
 /** In an emergency nothing is won by authorities that stay below their root: they are to be prepared once more. */
 export function preparedAgain(rotation: Rotation): Rotation {
-  if (rotation.mode !== 'emergency' || rotation.step !== 'prepare') return rotation;
+  if (rotation.mode !== 'emergency' || rotation.step !== 'prepare' || rotation.keepsRoots) return rotation;
   const parts = Object.entries(rotation.parts);
   if (!parts.some(([, part]) => staysBelow(rotation, part))) return rotation;
   const again = parts.map(([document, part]): [string, Part] => {

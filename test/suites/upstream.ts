@@ -97,4 +97,29 @@ export function upstreamSuite(title: string, make: (context: TestContext) => Pro
       assert.equal(authorityId(parseCertificate(chain[1]!)), prepared.authority_id);
     },
   );
+
+  claim(
+    'its old root is taken back here, unless it is one that the server above takes back',
+    async (under, context) => {
+      const server = await testServer(context, { clock: under.clock, flags: under.flags });
+      const { active } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
+      await under.rotate();
+      const rotation = (method: string, request: object) => server.admin.call('rotation', method, request);
+      let state = await rotation('StartRotation', { mode: 'PLANNED', kinds: ['X509'] });
+      const [{ old_root_id: old, new_root_id: next, root_stays }] = state.authorities;
+      assert.equal(old, active.upstream_authority_subject_key_id);
+      assert.notEqual(next, old);
+      assert.equal(root_stays, under.upstream.publish !== undefined);
+      for (let step = 0; step < 10 && state.step !== 'DONE'; step++)
+        state = await rotation('AdvanceRotation', { id: state.id });
+      assert.equal(state.step, 'DONE');
+      const { x509Authorities } = await server.bundle();
+      const ids = x509Authorities.map(({ certificate }) => authorityId(parseCertificate(certificate)));
+      assert.equal(ids.includes(old), root_stays);
+      const { message } = await server.admin.refusal('localAuthority', 'TaintX509UpstreamAuthority', {
+        subject_key_id: old,
+      });
+      assert.match(message, root_stays ? /those of the server above/ : /no root with subject key ID/);
+    },
+  );
 }
