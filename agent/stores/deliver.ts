@@ -11,6 +11,7 @@ import type { Cache } from '../cache.ts';
 import { why } from '../why.ts';
 import type { Ledger } from './ledger.ts';
 import { type Plan, plan, type Stores, type Work } from './plan.ts';
+import type { Place, SvidStore } from './svid-store.ts';
 
 export interface DeliveryPorts {
   readonly clock: Clock;
@@ -47,7 +48,12 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
   const nameOf = ({ kind, key }: Work): string => `${kind} ${key}`;
 
   const keep = (wanted: ReadonlySet<string>): void => {
-    for (const id of wanted) if (!kept.has(id)) kept.set(id, cache.keep(id));
+    for (const id of wanted) {
+      // An entry that went and came back meanwhile is followed by nobody any more.
+      if (kept.has(id) && cache.wanted.has(id)) continue;
+      kept.get(id)?.();
+      kept.set(id, cache.keep(id));
+    }
     for (const [id, release] of kept) {
       if (wanted.has(id)) continue;
       release();
@@ -70,7 +76,7 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
     const both = AbortSignal.any([signal, late.signal]);
     try {
       if (work.kind === 'remove') {
-        await orAborted(store.remove(place, both), both);
+        await orAborted(removeOwn(store, place, both), both);
         await ledger.write([[key, undefined]]);
         log.info({ store: store.name, place: place.key, entry: work.stored.entryId }, 'stored SVID removed');
       } else {
@@ -159,6 +165,15 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
 }
 
 const doing = { put: 'put', remove: 'removed' } as const;
+
+/** Removes what agents put; what is there without having been put by one is not this entry's, and stays. */
+async function removeOwn(store: SvidStore, place: Place, signal: AbortSignal): Promise<void> {
+  try {
+    await store.remove(place, signal);
+  } catch (error) {
+    if (!(error instanceof Fault) || error.code !== 'store/foreign') throw error;
+  }
+}
 
 /** Work that does not heed its signal is not waited for. */
 function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

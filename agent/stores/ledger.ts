@@ -42,6 +42,16 @@ export async function openLedger(
   } catch {
     onDropped(path);
   }
+  // One write after the other, each of all there is by then: an older one never comes last.
+  let last: Promise<unknown> = Promise.resolve();
+  const save = (): Promise<void> => {
+    const turn = last.then(() => {
+      const records = [...stored].map(([key, record]) => ({ key, ...record }));
+      return writeFileAtomic(path, JSON.stringify({ version, trust_domain: trustDomain, stored: records }), 0o600);
+    });
+    last = turn.catch(() => {});
+    return turn;
+  };
   return {
     stored,
     async write(changes) {
@@ -51,9 +61,7 @@ export async function openLedger(
         if (record === undefined) stored.delete(key);
         else stored.set(key, record);
       }
-      if (!isChanged) return;
-      const records = [...stored].map(([key, record]) => ({ key, ...record }));
-      await writeFileAtomic(path, JSON.stringify({ version, trust_domain: trustDomain, stored: records }), 0o600);
+      if (isChanged) await save();
     },
   };
 }

@@ -291,3 +291,19 @@ test('an SVID that the server refuses is told as such', async () => {
   assert.throws(() => d.delivery.check(), fault('limit/exceeded', /too many signatures/));
   await d.stop();
 });
+
+test('an entry whose place was never its own leaves without a word about it', async () => {
+  const d = await delivering();
+  d.memory.fails = new Fault('store/foreign', 'somebody else is there');
+  d.server.put(stored('a', 'one'));
+  d.begin();
+  await d.start();
+  await d.calm();
+  assert.throws(() => d.delivery.check(), fault('store/foreign'));
+  d.server.remove('a');
+  await d.calm();
+  assert.deepEqual(d.memory.done, ['put one', 'remove one']);
+  d.delivery.check();
+  assert.equal(d.delivery.stored, 0);
+  await d.stop();
+});

@@ -32,6 +32,17 @@ test('what is written is there the next time, for its owner alone', async (t) =>
   assert.deepEqual(dropped, []);
 });
 
+test('of writes at once nothing is lost', async (t) => {
+  const { open } = place(t);
+  const ledger = await open();
+  await Promise.all(Array.from({ length: 20 }, (_, at) => ledger.write([[`files ${at}`, record(`${at}`)]])));
+  await Promise.all(Array.from({ length: 10 }, (_, at) => ledger.write([[`files ${at}`, undefined]])));
+  assert.deepEqual(
+    [...(await open()).stored.keys()],
+    Array.from({ length: 10 }, (_, at) => `files ${at + 10}`),
+  );
+});
+
 const broken: [string, string][] = [
   ['no JSON', '{'],
   ['no records', '{"version":1,"trust_domain":"example.org"}'],
