@@ -45,7 +45,7 @@ test('the example of the page on brokers ends with the files of a workload that 
     }
   };
   t.after(killAll);
-  const late = setTimeout(killAll, 60_000);
+  const late = setTimeout(killAll, 120_000);
   const [code] = await once(child, 'exit');
   clearTimeout(late);
   const output = readFileSync(join(directory, 'output'), 'utf8');
