@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N] [-- --scale]: our programs and Go's SPIRE on this machine in one run,
+ * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N] [-- --scale [--agents N]]: our programs and Go's SPIRE on this machine in one run,
  * with the same load generator (test/peers/go/load, grpc-go over the public APIs, so that it favours nobody). Each row is
  * measured in turn, A B A B; the table shows medians, their spread and how many times better ours is, bench/results.json
  * all figures. SPIRE runs as delivered but for its rate limits, which are off, as are ours.
@@ -7,13 +7,14 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { makePlace } from '../test/peers/support/place.ts';
+import { makePlace, withPlace } from '../test/peers/support/place.ts';
 import { installPeers } from '../tools/peers-install.ts';
 import { installBuild } from './installed.ts';
 import { describeMachine } from './machine.ts';
 import { type Make, makes, type Result, summarise } from './result.ts';
 import { type Effort, rows, scaleRows } from './rows.ts';
 import { type Side, startSide } from './side.ts';
+import { simulations } from './simulations.ts';
 import { printTable } from './table.ts';
 
 const { values } = parseArgs({
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     only: { type: 'string', default: '' },
     repeat: { type: 'string' },
     scale: { type: 'boolean', default: false },
+    agents: { type: 'string', default: '10000' },
   },
 });
 const effort: Effort = values.quick
@@ -30,6 +32,18 @@ const effort: Effort = values.quick
 const repeat = values.repeat === undefined ? effort.repeat : Number(values.repeat);
 if (!Number.isInteger(repeat) || repeat < 1)
   throw new Error(`--repeat "${values.repeat}" is not a number of 1 or more`);
+
+/** How many agents are simulated. */
+const agents = Number(values.agents);
+if (!Number.isInteger(agents) || agents < 1)
+  throw new Error(`--agents "${values.agents}" is not a number of 1 or more`);
+if (values.scale && 'simulations'.includes(values.only)) {
+  // Ours alone, so that neither program's peers are there beside it.
+  await withPlace((place) =>
+    simulations(place, agents, ([what, figure]) => process.stdout.write(`${what}: ${figure}\n`)),
+  );
+  if (values.only !== '') process.exit();
+}
 
 const missing = await installPeers(['spire-server', 'spire-agent', 'peer-load']);
 if (missing.length > 0) throw new Error(`the bench needs ${missing.join(', ')} (npm run peers:install)`);

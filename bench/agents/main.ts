@@ -4,6 +4,7 @@
  * a forwarder of this process) and the time until all are back and level is printed, as often as asked.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import type { NodeRecord } from '../../agent/state.ts';
 import { createLog } from '../../src/log.ts';
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     identities: { type: 'string' },
     changes: { type: 'string', default: '20' },
     storm: { type: 'string', default: '0' },
+    'on-input': { type: 'boolean', default: false },
     away: { type: 'string', default: '2' },
     pid: { type: 'string' },
     stay: { type: 'string', default: '0' },
@@ -40,6 +42,7 @@ if (values.help) {
   --identities FILE       keep the agents' identities here, and come back as them the next time
   --changes N             entries created one after the other, with the time until the agent has each (20)
   --storm N               cut every connection at once, N times
+  --on-input              begin each storm, and the end, when a line comes on standard input: several of these make one storm
   --away SECONDS          how long the server stays cut off in a storm (2)
   --pid PID               the server's process, whose memory is printed (Linux)
   --stay SECONDS          go on being there before the end
@@ -120,7 +123,9 @@ if (times.length > 0) {
   say('changes', { count: times.length, medianMs: rank(0.5), p99Ms: rank(0.99), mostMs: rank(1) });
 }
 
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 for (let storm = 1; forwarder !== undefined && storm <= Number(values.storm); storm += 1) {
+  if (values['on-input']) await lines.next();
   forwarder.cut();
   await sleep(clock, Number(values.away) * 1000);
   const away = memoryOf(values.pid);
@@ -143,6 +148,7 @@ for (let storm = 1; forwarder !== undefined && storm <= Number(values.storm); st
   say('storm', { storm, part: 1, ms: clock.now() - mended, told, away, most, now: memoryOf(values.pid) });
 }
 
+if (values['on-input']) await lines.next();
 await sleep(clock, Number(values.stay) * 1000);
 const wrong = fleet.wrong();
 const snapshots = fleet.agents.map((agent) => agent.applied.filter(({ snapshot }) => snapshot).length);

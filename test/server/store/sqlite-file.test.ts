@@ -145,9 +145,20 @@ it('a database in use by another process is refused, and opens when that has gon
     openStore({ url: `sqlite:${path}`, waitMs: 1 }),
     fault('peer/unavailable', /in use by another process/),
   );
-  holder.kill('SIGKILL');
+  // Told at once: the holder goes because of it, long before a wait that nobody would sit through.
+  let told = 0;
+  const late = openStore({
+    url: `sqlite:${path}`,
+    waitMs: 60_000,
+    onWaiting() {
+      told += 1;
+      holder.kill('SIGKILL');
+    },
+  });
+  await (await late).close();
   await gone;
-  await (await openStore({ url: `sqlite:${path}` })).close();
+  assert.equal(told, 1);
+  await (await openStore({ url: `sqlite:${path}`, onWaiting: () => assert.fail('nobody has it') })).close();
 });
 
 it('a path that cannot be opened is said to be so', async (t) => {
