@@ -95,7 +95,7 @@ const backoff: Backoff = { first: 1_000, most: 60_000, factor: 2 };
 
 export function makeWitCache(ports: WitPorts): WitCache {
   const { clock, random, log, link, cache, keyType } = ports;
-  /** Those that nobody wants come first, longest unwanted at the front. */
+  /** Of those that nobody wants any more, the longest unwanted stands first. */
   const svids = new Map<string, WitSvid>();
   const wanted = new Map<string, Wanted>();
   const failed = new Map<string, Failed>();
@@ -134,6 +134,8 @@ export function makeWitCache(ports: WitPorts): WitCache {
     const svid = svids.get(id);
     if (svid === undefined) return;
     svids.delete(id);
+    // Of an entry that is gone nothing is kept, least of all a key.
+    if (!cache.entries.has(id)) return;
     svids.set(id, svid);
     if (svids.size - wanted.size <= mostIdle) return;
     for (const idle of svids.keys()) {

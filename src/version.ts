@@ -5,4 +5,6 @@ export const version = '0.1.0';
 export const incubating = {
   spiffe_broker_api: 'spiffe/spiffe 665a28f (2026-07-01)',
   spiffe_broker_endpoint: 'spiffe/spiffe 665a28f (2026-07-01)',
+  wit_svid: 'spiffe/spiffe 665a28f (2026-07-01)',
+  workload_api_wit_svid_profile: 'spiffe/spiffe 665a28f (2026-07-01)',
 } as const;

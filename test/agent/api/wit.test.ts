@@ -219,6 +219,7 @@ test('a stream gets another token when its entry changes, and when an identity c
   rig.server.remove('a');
   await rig.clock.advance(0);
   assert.deepEqual(ids(await stream.next()), [id('/b')]);
+  assert.equal(rig.wits!.size, 1, 'of the one that is gone nothing is kept');
   rig.stop();
 });
 

@@ -18,7 +18,7 @@ const one = (entry_id: string, more = {}) => ({
   ...more,
 });
 
-test('WA-2 without the option nothing of WIT-SVIDs is there: no authority, no key in the bundle, UNIMPLEMENTED', async (t) => {
+test('WA-2 ST-1 without the option nothing of WIT-SVIDs is there: no authority, no key in the bundle, UNIMPLEMENTED', async (t) => {
   const server = await testServer(t);
   const agent = await server.attest();
   const entry = await server.entry('/web', agent.id);
