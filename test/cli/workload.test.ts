@@ -20,6 +20,13 @@ suite('workload scripts', async () => {
     directory = await mkdtemp(join(tmpdir(), 'mutual-wl-'));
     up = await startUp(directory, ['--wit-svids']);
     env = { ...up.env, MUTUAL_AGENT_ADMIN_SOCKET: join(directory, '.mutual/agent/private/admin.sock') };
+    // The agent tells its version a moment after it serves.
+    for (let turn = 0; turn < 500; turn++) {
+      const ports = testPorts({ env, directory });
+      await run(['agent', 'list', '--output', 'json'], ports);
+      if (/"agent_version":"[^"]/.test(ports.printed.out)) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   });
   after(async () => {
     await up.stop();
