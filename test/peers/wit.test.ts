@@ -17,6 +17,7 @@ import {
 } from './support/pair.ts';
 import { type Place, withPlace } from './support/place.ts';
 import { run } from './support/program.ts';
+import { until } from './support/until.ts';
 
 const alias = 'spiffe://example.org/node';
 const id = 'spiffe://example.org/web';
@@ -30,7 +31,8 @@ async function pairOf(place: Place, make: Make): Promise<{ server: Server; agent
     config: enabled,
   });
   await createEntry(server, id, alias, [`unix:uid:${process.getuid!()}`]);
-  await workload(agent, 'x509');
+  // Below a server that cannot push, the agent may hear of the entry at its next poll only.
+  await until('an SVID for the entry', 30_000, () => workload(agent, 'x509'), 200);
   return { server, agent };
 }
 
