@@ -81,7 +81,7 @@ async function explained(error: unknown, socket: Socket): Promise<unknown> {
       'method/unimplemented',
       `the program on socket ${socket.path} does not offer this: ${error.message}`,
       {
-        hint: `Check that the socket (${socket.chosen}) is the ${socket.who}'s.`,
+        hint: `Check that the socket (${socket.chosen}) is the ${socket.who}'s, and that this is switched on there: see "mutual config explain ${socket.who}".`,
         cause: error,
       },
     );

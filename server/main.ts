@@ -1,12 +1,13 @@
 /** The process edge of the server: options in, signals, and an end that the exit code tells. */
 
 import { liveOptions } from '../src/config/live.ts';
-import { reloader } from '../src/config/reload.ts';
+import { preparing, reloader } from '../src/config/reload.ts';
 import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
+import { untilStopped } from '../src/run/signals.ts';
 import { begin } from './begin.ts';
 import { readServerOptions, serverProgram } from './config.ts';
 import type { RunningServer } from './server.ts';
@@ -50,48 +51,28 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
   for (const warning of warnings) log.warn({}, warning);
-  const reopen = (): void => log.reopen();
-  process.on('SIGUSR2', reopen);
   const start = async (): Promise<RunningServer> => {
     const ports = { clock, random: systemRandom, log };
     const begun = await begin(options, ports);
     const { startServer } = await import('./server.ts');
-    return startServer(options, ports, begun);
+    const server = await startServer(options, ports, begun);
+    growNursery();
+    return server;
   };
   const started = start();
-  const reload = reloader({
-    read: async () => readServerOptions(await readSources()),
-    live: inForce,
-    prepare: async (next) => {
-      const take = await (await started).prepare(next);
-      return () => {
-        take();
-        log.launch(next.log.level);
-      };
-    },
-    log,
-  });
-  // From the beginning: by itself the signal ends a process, and it may come while this one starts.
-  process.on('SIGHUP', reload);
+  const asked = {
+    reopen: () => log.reopen(),
+    reload: reloader({
+      read: async () => readServerOptions(await readSources()),
+      live: inForce,
+      prepare: preparing(started, log),
+      log,
+    }),
+    stopping: (signal: NodeJS.Signals) => log.info({ signal }, 'server stopping'),
+  };
   try {
-    const server = await started;
-    growNursery();
-    const stop = (signal: NodeJS.Signals): void => {
-      log.info({ signal }, 'server stopping');
-      void server.close();
-    };
-    process.once('SIGINT', stop);
-    process.once('SIGTERM', stop);
-    try {
-      await server.closed;
-    } finally {
-      await server.close();
-      process.off('SIGINT', stop);
-      process.off('SIGTERM', stop);
-    }
+    await untilStopped(started, asked, clock);
   } finally {
-    process.off('SIGHUP', reload);
-    process.off('SIGUSR2', reopen);
     log.close();
   }
 }

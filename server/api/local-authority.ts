@@ -59,7 +59,10 @@ export function localAuthorityService({ world, authorities, log }: Context): Ser
     (act: (roots: UpstreamRoots, id: string) => Promise<void>) =>
     async ({ subject_key_id }: { subject_key_id: string }) => {
       const { roots, isBelow } = authorities;
-      if (!isBelow) throw new Fault('state/refused', 'upstream authority is not configured');
+      if (!isBelow)
+        throw new Fault('state/refused', 'upstream authority is not configured', {
+          hint: 'This server signs its own roots: taint and revoke those with "mutual authority x509".',
+        });
       if (subject_key_id === '') throw new Fault('input/invalid', 'the subject key ID is missing');
       const id = subject_key_id.toLowerCase();
       await act(roots, id);

@@ -65,7 +65,11 @@ export function begin(
       return [[document, { from: active.id, ...root, ...(prepared && { before: prepared.id }) }]];
     }),
   );
-  if (Object.keys(parts).length === 0) throw new Fault('state/refused', 'there is no authority to rotate');
+  if (Object.keys(parts).length === 0) {
+    throw new Fault('state/refused', 'there is no authority to rotate', {
+      hint: 'This server issues nothing of what was named: "mutual authority x509 show", and jwt or wit, say what it has.',
+    });
+  }
   const times = { startedAt: now, stepAt: now, activatedAt: 0 };
   return { id, mode, ...times, step: 'prepare', parts, forced: [], ...(keepsRoots && { keepsRoots }) };
 }

@@ -49,3 +49,17 @@ export function reloader<O>({ read, live, prepare, log }: ReloadPorts<O>): () =>
     return turn;
   };
 }
+
+/** The `prepare` of a program that may still be starting. The level of its log is taken with the rest. */
+export function preparing<O extends { readonly log: { readonly level: Level } }, Level>(
+  started: Promise<{ prepare(next: O): Promise<() => void> }>,
+  log: { launch(level: Level): void },
+): ReloadPorts<O>['prepare'] {
+  return async (next) => {
+    const take = await (await started).prepare(next);
+    return () => {
+      take();
+      log.launch(next.log.level);
+    };
+  };
+}
