@@ -217,7 +217,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
             { seconds: Math.round(ms / 1000) },
             'the clock was set, or the machine slept; what is due is looked at anew',
           );
-          for (const one of [node, renewal, jwts]) one.clockSet();
+          for (const one of [node, renewal, jwts, wits]) one?.clockSet();
         }),
       );
       running.run('persist', (signal) => persist(cache, state, { clock, log }, signal));

@@ -59,6 +59,8 @@ export interface WitCache {
   onUse(told: () => void): () => void;
   /** The server can be reached again: what failed is tried anew. */
   retry(): void;
+  /** The clock was set, or the machine slept: what is due is looked at anew. */
+  clockSet(): void;
   clear(): void;
   run(signal: AbortSignal): Promise<void>;
 }
@@ -256,6 +258,13 @@ export function makeWitCache(ports: WitPorts): WitCache {
     },
     retry() {
       failed.clear();
+      kick();
+    },
+    clockSet() {
+      // Until when they are not asked for was said in another time.
+      failed.clear();
+      // Issued while the clock was ahead: nobody will believe them before.
+      for (const [id, svid] of svids) if (svid.issuedAt > clock.now()) svids.set(id, { ...svid, renewAt: 0 });
       kick();
     },
     clear() {

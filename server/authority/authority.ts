@@ -4,7 +4,7 @@
  * journal names it, the journal names it before the bundle carries it, and the bundle carries it before it signs (FED-1).
  */
 import type { KeyType } from '../../src/crypto/algorithms.ts';
-import { Fault, quote } from '../../src/errors.ts';
+import { Fault } from '../../src/errors.ts';
 import type { Key, KeyStore } from '../../src/keys/key-store.ts';
 import type { Log } from '../../src/log.ts';
 import type { Clock } from '../../src/run/clock.ts';
@@ -13,6 +13,8 @@ import type { Random } from '../../src/run/random.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { backdate, caActivateAt, caPrepareAt } from '../../src/spiffe/lifetime.ts';
 import type { Journal } from '../store/store.ts';
+import { madeAt, newKeyName } from './key-names.ts';
+import { keyElsewhere, lostKey, stillSigns } from './lost-key.ts';
 import type { OwnBundle } from './own-bundle.ts';
 import { activate, prepare, revoke, type Slot, type Slots, taint } from './slots.ts';
 import { Overtaken, sharedHolder, slotsDocument } from './slots-document.ts';
@@ -90,40 +92,10 @@ export interface Authority<Signer> {
 
 /** For an authority of another kind to be known everywhere before it signs, milliseconds. */
 const spreadTime = 60_000;
+/** For another server to name a key that it has made, milliseconds. */
 const hour = 3_600_000;
 /** Each time it was overtaken, another server has got on. */
 const mostTries = 20;
-
-/** The name of a new key says when it was made. */
-const newKeyName = (prefix: string, now: number, random: Random): string =>
-  `${prefix}-${now.toString(16).padStart(12, '0')}${random.bytes(8).toString('hex')}`;
-/** Unix milliseconds; 0 for a name of before. */
-const madeAt = (name: string): number => Number.parseInt(/-([0-9a-f]{12})[0-9a-f]{16}$/.exec(name)?.[1] ?? '0', 16);
-
-async function stillSigns(key: Key): Promise<boolean> {
-  try {
-    await key.sign(Buffer.from('is it there'), 'der');
-    return true;
-  } catch (error) {
-    if (error instanceof Fault && error.code === 'keys/lost') return false;
-    throw error;
-  }
-}
-
-function lostKey(name: string, { keyId }: Slot): Fault {
-  return new Fault('keys/lost', `the ${name} authority has lost its key ${quote(keyId)}; a new one is being made`);
-}
-
-function keyElsewhere(name: string, { keyId, notAfter }: Slot): Fault {
-  return new Fault(
-    'keys/lost',
-    `the ${name} authority that all servers share has a key that is not in this key store`,
-    {
-      hint: `Let all servers have one key store. If the key was deleted, a server that still runs replaces it; when none does, start without keys.shareJwt until ${new Date(notAfter).toISOString()}.`,
-      detail: `the key is called ${keyId}`,
-    },
-  );
-}
 
 /** Whether what failed is the authority above this server, which has been told of where it happened. */
 export function isUpstreamFault(error: unknown): boolean {

@@ -60,6 +60,8 @@ const responseHeaders: OutgoingHttpHeaders = {
 };
 const trailersOnly: OutgoingHttpHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' };
 const okTrailers: OutgoingHttpHeaders = { 'grpc-status': 0, 'grpc-message': 'OK' };
+/** So many pieces of a request are put together to one: each costs more than the bytes that a caller may put into it. */
+const mostPieces = 64;
 const trailersFollow = { waitForTrailers: true };
 const endStream = { endStream: true };
 
@@ -74,6 +76,8 @@ class DirectCall implements Carrier {
   /** What has come of the request, and its length. */
   #parts: Buffer[] = [];
   #length = 0;
+  /** Of the parts, those at the end that were not put together. */
+  #pieces = 0;
   #told: (() => void) | undefined;
   #cancelDeadline: (() => void) | undefined;
   #refusal: Fault | undefined;
@@ -161,6 +165,10 @@ class DirectCall implements Carrier {
     if (this.#isEnded) return;
     this.#parts.push(bytes);
     this.#length += bytes.length;
+    if (++this.#pieces === mostPieces) {
+      this.#parts.push(Buffer.concat(this.#parts.splice(-mostPieces)));
+      this.#pieces = 0;
+    }
     if (this.#length < prefixLength) return;
     const start = this.#parts.length === 1 ? bytes : this.#joined();
     const announced = start.readUInt32BE(1);

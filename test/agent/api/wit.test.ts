@@ -201,6 +201,26 @@ test('a stream gets a new token with a new key at half life, and the server is a
   rig.stop();
 });
 
+test('a token from when the clock was ahead, which nobody would believe yet, is replaced when the clock is set, and once only', async () => {
+  const rig = await offering();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  const stream = rig.stream();
+  const one = await stream.next();
+  rig.clock.set(rig.clock.now() - 2 * hour);
+  await rig.clock.advance(60_000);
+  assert.equal(rig.server.count('BatchNewWITSVID'), 1, 'the timer goes on as before');
+  rig.wits!.clockSet();
+  await rig.clock.advance(1_000);
+  const other = await stream.next();
+  assert.notEqual(other.svids[0].wit_svid, one.svids[0].wit_svid);
+  rig.wits!.clockSet();
+  await rig.clock.advance(60_000);
+  assert.equal(rig.server.count('BatchNewWITSVID'), 2);
+  stream.close();
+  rig.stop();
+});
+
 test('a stream gets another token when its entry changes, and when an identity comes or goes', async () => {
   const rig = await offering();
   rig.server.put({ id: 'a' });

@@ -132,6 +132,7 @@ const cases: readonly {
 }[] = [
   { name: 'one message', parts: [message('a')], status: '0' },
   { name: 'in pieces of one byte', parts: [...message('a')].map((byte) => Buffer.of(byte)), status: '0' },
+  { name: 'a long one in pieces of one byte', parts: [...long].map((byte) => Buffer.of(byte)), status: '0' },
   { name: 'the longest message', parts: [message('x'.repeat(990))], status: '0' },
   { name: 'one that is too long', parts: [message('x'.repeat(1_001))], status: '8' },
   { name: 'one that is too long and never sent', parts: [Buffer.from('00ffffffff', 'hex')], open: true, status: '8' },
