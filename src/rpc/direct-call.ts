@@ -170,7 +170,7 @@ class DirectCall implements Carrier {
       this.#pieces = 0;
     }
     if (this.#length < prefixLength) return;
-    const start = this.#parts.length === 1 ? bytes : this.#joined();
+    const start = this.#joined();
     const announced = start.readUInt32BE(1);
     const { messageBytes } = this.#options;
     if (announced > messageBytes)

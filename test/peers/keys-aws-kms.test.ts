@@ -3,32 +3,21 @@ import { after, before, describe, it } from 'node:test';
 import { awsKmsKeys, awsKmsWrapper } from '../../src/keys/aws-kms.ts';
 import type { AwsKmsOptions } from '../../src/keys/options.ts';
 import { systemRandom } from '../../src/run/random.ts';
-import { peerPath } from '../../tools/peers.ts';
 import { keyStoreSuite, signs } from '../suites/key-store.ts';
 import { drivenClock } from '../support/clock.ts';
 import { fault } from '../support/fault.ts';
 import { keyPorts } from '../support/key-ports.ts';
 import { openedStores } from '../support/key-stores.ts';
 import { type Gate, gateTo } from './support/gate.ts';
-import { freePort, makePlace } from './support/place.ts';
+import { startMoto } from './support/moto.ts';
+import { makePlace } from './support/place.ts';
 import { loadRealPackage } from './support/real-packages.ts';
 import { until } from './support/until.ts';
 
 const place = makePlace();
 let port = 0;
 before(async () => {
-  port = await freePort();
-  Object.assign(process.env, {
-    AWS_ACCESS_KEY_ID: 'test',
-    AWS_SECRET_ACCESS_KEY: 'test',
-    AWS_EC2_METADATA_DISABLED: 'true',
-  });
-  await place.start('moto', peerPath('moto'), ['-H', '127.0.0.1', '-p', String(port)]);
-  await until(
-    'moto answers',
-    30_000,
-    async () => (await fetch(`http://127.0.0.1:${port}/moto-api/`).catch(() => undefined))?.ok,
-  );
+  port = await startMoto(place);
 });
 after(() => place.close());
 

@@ -4,13 +4,12 @@ import { after, before, test } from 'node:test';
 import { awsSecretsManager } from '../../agent/stores/aws-secrets.ts';
 import { readSettings } from '../../agent/stores/settings.ts';
 import { parseSelector } from '../../src/spiffe/selector.ts';
-import { peerPath } from '../../tools/peers.ts';
 import { secrets, svidStoreSuite } from '../suites/svid-store.ts';
 import { fault } from '../support/fault.ts';
 import { gateTo } from './support/gate.ts';
-import { freePort, makePlace } from './support/place.ts';
+import { startMoto } from './support/moto.ts';
+import { makePlace } from './support/place.ts';
 import { loadRealPackage } from './support/real-packages.ts';
-import { until } from './support/until.ts';
 
 const settings = ['secretname', 'arn', 'kmskeyid'];
 const region = 'eu-west-1';
@@ -18,18 +17,7 @@ const { signal } = new AbortController();
 const place = makePlace();
 let port = 0;
 before(async () => {
-  port = await freePort();
-  Object.assign(process.env, {
-    AWS_ACCESS_KEY_ID: 'test',
-    AWS_SECRET_ACCESS_KEY: 'test',
-    AWS_EC2_METADATA_DISABLED: 'true',
-  });
-  await place.start('moto', peerPath('moto'), ['-H', '127.0.0.1', '-p', String(port)]);
-  await until(
-    'moto answers',
-    30_000,
-    async () => (await fetch(`http://127.0.0.1:${port}/moto-api/`).catch(() => undefined))?.ok,
-  );
+  port = await startMoto(place);
 });
 after(() => place.close());
 

@@ -91,8 +91,11 @@ async function served(more: Partial<Limits> = {}) {
       stream.on('end', () => stream.close());
       stream.on('error', reject);
       stream.on('close', () => resolve({ headers: got, trailers, body: Buffer.concat(body), rst: stream.rstCode }));
-      for (const part of parts) stream.write(part);
-      if (!isOpen) stream.end();
+      // Each after the one before has gone: written at once, they would travel as one.
+      void (async () => {
+        for (const part of parts) await new Promise<void>((done) => stream.write(part, () => done()));
+        if (!isOpen) stream.end();
+      })();
     });
   return {
     outcomes,
