@@ -24,7 +24,6 @@ test('the example of the page on brokers ends with the files of a workload that 
   const script = /```sh\n(# a server, an agent with a broker[\s\S]*?)```/.exec(page)?.[1];
   assert.ok(script);
   const directory = await mkdtemp(join(tmpdir(), 'mu-be-'));
-  t.after(() => rm(directory, { recursive: true, force: true }));
   const command = join(directory, 'mutual');
   writeFileSync(command, `#!/bin/sh\nexec "${process.execPath}" "${program}" "$@"\n`, { mode: 0o755 });
   const log = openSync(join(directory, 'output'), 'w');
@@ -44,7 +43,11 @@ test('the example of the page on brokers ends with the files of a workload that 
       // Nobody of it is left.
     }
   };
-  t.after(killAll);
+  t.after(async () => {
+    killAll();
+    // What was killed may still be writing while it goes.
+    await rm(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  });
   const late = setTimeout(killAll, 120_000);
   const [code] = await once(child, 'exit');
   clearTimeout(late);
