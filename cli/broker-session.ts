@@ -7,6 +7,7 @@ import { asFault, Fault, Status } from '../src/errors.ts';
 import type { Channel } from '../src/rpc/connect.ts';
 import { backoffDelay } from '../src/run/backoff.ts';
 import { sleep } from '../src/run/clock.ts';
+import { follow } from '../src/run/follow.ts';
 import { type SpiffeId, trustDomainOf } from '../src/spiffe/id.ts';
 import type { BrokerEndpoint } from './broker-endpoint.ts';
 import type { Message } from './caller.ts';
@@ -93,23 +94,24 @@ export function withBroker<T>(
       svid: () => svid,
       clock: ports.clock,
     });
-    const keepFresh = async (): Promise<never> => {
-      for (let failures = 0; ; failures++) {
-        try {
-          for await (const message of workload.stream('FetchX509SVID', {})) {
-            svid = ownSvid(message, options.as);
-            failures = 0;
-            renewals += 1;
-            channel.reconnect();
-            renewed.resolve();
-            renewed = Promise.withResolvers();
-          }
-        } catch (error) {
-          if (svid === undefined || within.stop.aborted) throw error;
-        }
-        await sleep(ports.clock, backoffDelay(patience, failures + 1, ports.random.unit()), within.stop);
-      }
-    };
+    const keepFresh = (): Promise<never> =>
+      follow<Message>({
+        open: () => workload.stream('FetchX509SVID', {}),
+        take(message) {
+          svid = ownSvid(message, options.as);
+          renewals += 1;
+          channel.reconnect();
+          renewed.resolve();
+          renewed = Promise.withResolvers();
+        },
+        ended(error) {
+          if (svid === undefined && error !== undefined) throw error;
+        },
+        backoff: patience,
+        clock: ports.clock,
+        random: ports.random,
+        signal: within.stop,
+      });
     const session: BrokerSession = {
       channel,
       get renewals() {

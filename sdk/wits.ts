@@ -5,9 +5,10 @@
 
 import { jwkSigner } from '../src/crypto/jwk-signer.ts';
 import { Fault, quote, Status } from '../src/errors.ts';
-import { type Channel, connectUnix } from '../src/rpc/connect.ts';
-import { backoffDelay } from '../src/run/backoff.ts';
-import { type Clock, sleep, systemClock } from '../src/run/clock.ts';
+import { connectUnix } from '../src/rpc/connect.ts';
+import type { Backoff } from '../src/run/backoff.ts';
+import { type Clock, systemClock } from '../src/run/clock.ts';
+import { follow } from '../src/run/follow.ts';
 import { type Random, systemRandom } from '../src/run/random.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
 import { parseWitKeySet } from '../src/spiffe/bundle-jwks.ts';
@@ -45,7 +46,7 @@ export interface WitsPorts {
 
 const service = 'SpiffeWorkloadAPI';
 const metadata = { 'workload.spiffe.io': 'true' };
-const patience = { first: 1000, most: 30_000, factor: 2 };
+const backoff: Backoff = { first: 1000, most: 30_000, factor: 2 };
 
 /**
  * Opens the Workload API at a socket's path and waits for the first SVIDs and bundles. Throws `method/unimplemented` when
@@ -62,38 +63,36 @@ export async function openWits(
   let svids: readonly HeldWit[] = [];
   let bundles = new Map<TrustDomain, Bundle>();
 
-  const follow = (method: string, take: (message: any) => void) => {
+  const keep = <Message>(method: string, take: (message: Message) => void) => {
     const { promise: first, resolve, reject } = Promise.withResolvers<void>();
-    const run = async (): Promise<void> => {
-      for (let failures = 1; ; failures++) {
-        try {
-          for await (const message of stream(channel, method, both)) {
-            take(message);
-            failures = 0;
-            resolve();
-          }
-        } catch (error) {
-          both.throwIfAborted();
-          if (!isPassing(error)) throw error;
-        }
-        await sleep(clock, backoffDelay(patience, Math.max(failures, 1), random.unit()), both);
-      }
-    };
-    const ended = run();
+    const ended = follow<Message>({
+      open: () => channel.stream(service, method, {}, { metadata, signal: both }),
+      take(message) {
+        take(message);
+        resolve();
+      },
+      ended(error) {
+        if (error !== undefined && !isPassing(error)) throw error;
+      },
+      backoff,
+      clock,
+      random,
+      signal: both,
+    });
     ended.catch(reject);
     return { first, ended };
   };
   const following = [
-    follow('FetchWITSVID', ({ svids: all }) => {
-      svids = all.map(({ spiffe_id, wit_svid, wit_svid_key, hint }: any) => ({
+    keep<WitSvidResponse>('FetchWITSVID', ({ svids: all }) => {
+      svids = all.map(({ spiffe_id, wit_svid, wit_svid_key, hint }) => ({
         id: parseId(spiffe_id),
         token: wit_svid,
         key: wit_svid_key,
         hint,
       }));
     }),
-    follow('FetchWITBundles', (message) => {
-      const named = Object.entries<string>(message.bundles).map(([name, text]) => {
+    keep<WitBundlesResponse>('FetchWITBundles', (message) => {
+      const named = Object.entries(message.bundles).map(([name, text]) => {
         const domain = trustDomainOf(parseId(name));
         return [domain, parseWitKeySet(text, domain)] as const;
       });
@@ -137,8 +136,13 @@ export async function openWits(
   };
 }
 
-const stream = (channel: Channel, method: string, signal: AbortSignal): AsyncIterable<any> =>
-  channel.stream(service, method, {}, { metadata, signal });
+interface WitSvidResponse {
+  readonly svids: readonly { spiffe_id: string; wit_svid: string; wit_svid_key: string; hint: string }[];
+}
+
+interface WitBundlesResponse {
+  readonly bundles: Readonly<Record<string, string>>;
+}
 
 /** What time may heal: the agent is away, or has no identity for this process yet. */
 function isPassing(error: unknown): boolean {

@@ -5,8 +5,9 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { type Certificate, splitCertificates } from '../crypto/certificate.ts';
 import { asFault, Fault, quote, Status } from '../errors.ts';
-import { type Backoff, backoffDelay } from '../run/backoff.ts';
+import type { Backoff } from '../run/backoff.ts';
 import { type Clock, sleep } from '../run/clock.ts';
+import { follow } from '../run/follow.ts';
 import type { Random } from '../run/random.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import { authorityCertificate, checkLeaf } from '../spiffe/x509-svid.ts';
@@ -60,27 +61,28 @@ export function x509Source(socket: string, { clock, random }: { clock: Clock; ra
     resolve(outcome);
   }
 
-  async function follow(signal: AbortSignal): Promise<void> {
-    for (let failures = 0; !signal.aborted; ) {
-      try {
-        for await (const response of channel.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata, signal })) {
-          settle(identitiesIn(response, socket));
-          failures = 0;
-        }
-        settle(new Fault('peer/unavailable', `the agent at ${quote(socket)} ended the stream`));
-      } catch (error) {
-        if (signal.aborted) break;
-        settle(explained(error, socket));
-      }
-      failures++;
-      const woken = new AbortController();
-      hurry = () => woken.abort(new Error('an identity is needed'));
-      await sleep(clock, backoffDelay(backoff, failures, random.unit()), AbortSignal.any([signal, woken.signal])).catch(
-        () => {},
-      );
-      hurry = () => {};
-      channel.reconnect();
-    }
+  /** Whoever needs an identity cuts it short. */
+  async function pause(ms: number): Promise<void> {
+    const woken = new AbortController();
+    hurry = () => woken.abort(new Error('an identity is needed'));
+    await sleep(clock, ms, AbortSignal.any([ended.signal, woken.signal])).catch(() => {});
+    hurry = () => {};
+    channel.reconnect();
+  }
+
+  function begin(): void {
+    const { signal } = ended;
+    isFollowing = true;
+    follow<X509SvidResponse>({
+      open: () => channel.stream('SpiffeWorkloadAPI', 'FetchX509SVID', {}, { metadata, signal }),
+      take: (response) => settle(identitiesIn(response, socket)),
+      ended: (error) => settle(error === undefined ? streamEnded(socket) : explained(error, socket)),
+      backoff,
+      clock,
+      random,
+      signal,
+      pause,
+    }).catch(() => {});
   }
 
   return {
@@ -97,8 +99,7 @@ export function x509Source(socket: string, { clock, random }: { clock: Clock; ra
       const giveUp = (): void => reject(signal.reason);
       signal.addEventListener('abort', giveUp, { once: true });
       const { promise } = next;
-      if (!isFollowing) void follow(ended.signal);
-      isFollowing = true;
+      if (!isFollowing) begin();
       hurry();
       try {
         return await Promise.race([promise, given]);
@@ -146,6 +147,9 @@ function expired({ id, leaf }: X509Identity, socket: string): Fault {
     },
   );
 }
+
+const streamEnded = (socket: string): Fault =>
+  new Fault('peer/unavailable', `the agent at ${quote(socket)} ended the stream`);
 
 function explained(error: unknown, socket: string): Fault {
   const fault = asFault(error);
