@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import type { HostPort } from '../src/config/kinds.ts';
 import { Fault, quote, Status } from '../src/errors.ts';
 import type { KeyStore } from '../src/keys/key-store.ts';
+import type { LoadPackage } from '../src/keys/load-package.ts';
 import { openKeys, openSealer } from '../src/keys/open.ts';
 import type { RootLog } from '../src/log.ts';
 import { callMetrics } from '../src/observe/calls.ts';
@@ -65,6 +66,8 @@ export interface ServerPorts {
   /** Instead of what the options name: for tests. */
   readonly keys?: KeyStore;
   readonly store?: Store;
+  /** Where optional packages come from. */
+  readonly load?: LoadPackage | undefined;
 }
 
 export interface RunningServer {
@@ -140,7 +143,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     );
     const lists = revocationLists({ store, world, keys, clock, log });
     const { requirePostQuantum } = options.tls;
-    const above = await openUpstream(options.upstream, { clock, random, log, trustDomain, requirePostQuantum });
+    const above = await openUpstream(options.upstream, { ...ports, trustDomain, requirePostQuantum });
     const upstream = above && steadyUpstream(above, trustDomain, ports);
     undo.push(() => upstream?.close());
     const authorities = await startAuthorities(options, {

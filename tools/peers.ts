@@ -172,12 +172,14 @@ export const peers: readonly Peer[] = [
   {
     name: 'cloud-sdks',
     tier: 1,
-    version: '2026-11b',
+    version: '2026-11c',
     recipe: {
       kind: 'npm',
       packages: [
+        '@aws-sdk/client-acm-pca@3.523.0',
         '@aws-sdk/client-kms@3.1164.0',
         '@aws-sdk/client-secrets-manager@3.1164.0',
+        '@aws-sdk/client-sts@3.1164.0',
         'google-auth-library@11.3.4',
         '@azure/keyvault-keys@4.10.2',
         '@azure/identity@4.14.1',

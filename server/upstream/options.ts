@@ -22,7 +22,33 @@ const kubernetesName: Kind<string> = {
   },
 };
 
-const names = ['none', 'disk', 'spire', 'csr', 'vault', 'cert-manager'] as const;
+/** An ARN, whose form is known and whose end is `what`. */
+const arn = (what: string, form: RegExp, such: string): Kind<string> => ({
+  ...text,
+  name: 'ARN',
+  placeholder: 'ARN',
+  read(given) {
+    const plain = text.read(given);
+    if (form.test(plain)) return plain;
+    throw new Fault('config/invalid', `${quote(plain)} is not the ARN of a ${what}, such as ${such}`);
+  },
+});
+const authorityArn = arn(
+  'certificate authority',
+  /^arn:aws[a-z-]*:acm-pca:[a-z0-9-]+:\d{12}:certificate-authority\/[A-Za-z0-9-]+$/,
+  'arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID',
+);
+const templateArn = arn(
+  'template',
+  /^arn:aws[a-z-]*:acm-pca:::template\/[A-Za-z0-9_]+\/V\d+$/,
+  'arn:aws:acm-pca:::template/SubordinateCACertificate_PathLen1/V1',
+);
+const roleArn = arn('role', /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/, 'arn:aws:iam::ACCOUNT:role/NAME');
+const pcaAlgorithms = ['ECDSA', 'RSA'].flatMap((kind) =>
+  (['SHA256', 'SHA384', 'SHA512'] as const).map((sum) => `${sum}WITH${kind}`),
+);
+
+const names = ['none', 'disk', 'spire', 'csr', 'vault', 'cert-manager', 'aws-pca'] as const;
 export type UpstreamName = Exclude<(typeof names)[number], 'none'>;
 
 export const upstreamSection = section(
@@ -75,6 +101,31 @@ export const upstreamSection = section(
       tokenFile: setting(path, `${serviceAccount}/token`, 'The file of the token to show, read at each call.'),
       bundleFile: optional(path, 'The PEM file of the roots. Needed when the issuer does not tell its own.'),
     }),
+    // The names are those of SPIRE's plugin aws_pca.
+    awsPca: optionalSection(
+      'A certificate authority of AWS Private CA. Needs the package `@aws-sdk/client-acm-pca`; credentials come from where the AWS SDK looks for them.',
+      {
+        region: required(text, 'The region.'),
+        certificateAuthorityArn: required(authorityArn, 'Which authority signs.'),
+        signingAlgorithm: optional(
+          choice(...pcaAlgorithms),
+          'How it signs. Otherwise as AWS says that it was itself signed.',
+        ),
+        caSigningTemplateArn: optional(
+          templateArn,
+          'The template of our certificate. Otherwise `SubordinateCACertificate_PathLen0/V1`, which allows no server below this one.',
+        ),
+        endpoint: optional(serviceUrl, "Another address than the region's."),
+        assumeRoleArn: optional(
+          roleArn,
+          'A role to assume, which may use the authority. Needs the package `@aws-sdk/client-sts`.',
+        ),
+        supplementalBundlePath: optional(
+          path,
+          'A PEM file of roots to trust beside the one that the chain of the authority ends with.',
+        ),
+      },
+    ),
   },
 );
 
@@ -86,6 +137,7 @@ const sections: Readonly<Record<UpstreamName, string>> = {
   csr: 'csr',
   vault: 'vault',
   'cert-manager': 'certManager',
+  'aws-pca': 'awsPca',
 };
 
 interface Ruled {
@@ -102,6 +154,16 @@ export const upstreamRules: readonly Rule<Ruled>[] = [
           'keys.store',
           'is memory: its keys end with the server, and each would have to be signed by hand anew',
         );
+    },
+  },
+  {
+    needs: ['upstream.awsPca.region', 'upstream.awsPca.certificateAuthorityArn'],
+    check({ upstream: { awsPca } }, report) {
+      if (awsPca === undefined || awsPca.certificateAuthorityArn.split(':')[3] === awsPca.region) return;
+      report.fault(
+        'upstream.awsPca.region',
+        `is ${quote(awsPca.region)}, and ${quote(awsPca.certificateAuthorityArn)} is an authority of another region`,
+      );
     },
   },
   {

@@ -8,6 +8,7 @@ import { authorityId, parseCertificate } from '../../src/crypto/certificate.ts';
 import { name } from '../../src/crypto/certificate-writer.ts';
 import { verifyChain } from '../../src/crypto/chain.ts';
 import { makeCsr } from '../../src/crypto/csr.ts';
+import type { LoadPackage } from '../../src/keys/load-package.ts';
 import { trustDomainId } from '../../src/spiffe/id.ts';
 import type { DrivenClock } from '../support/clock.ts';
 import { td, testServer } from '../support/server.ts';
@@ -17,6 +18,8 @@ export interface UpstreamUnderTest {
   readonly clock: DrivenClock;
   /** Options of a server below it, by their flags' names. */
   readonly flags: Readonly<Record<string, unknown>>;
+  /** Where that server finds optional packages. */
+  readonly load?: LoadPackage | undefined;
   /** Puts another root in the place of the one there is. */
   rotate(): Promise<void>;
   close(): Promise<void>;
@@ -66,7 +69,7 @@ export function upstreamSuite(title: string, make: (context: TestContext) => Pro
   });
 
   claim('a server below it: SVIDs carry what lies below the root, the bundle the root', async (under, context) => {
-    const server = await testServer(context, { clock: under.clock, flags: under.flags });
+    const server = await testServer(context, under);
     const { active } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
     const bundle = await server.bundle();
     const roots = bundle.x509Authorities.map(({ certificate }) => parseCertificate(certificate));
@@ -83,7 +86,7 @@ export function upstreamSuite(title: string, make: (context: TestContext) => Pro
   claim(
     'a new root reaches the bundle while the server runs, and the next authority leads to it',
     async (under, context) => {
-      const server = await testServer(context, { clock: under.clock, flags: under.flags });
+      const server = await testServer(context, under);
       const state = () => server.admin.call('localAuthority', 'GetX509AuthorityState');
       const before = await server.bundle();
       const { active } = await state();
@@ -101,7 +104,7 @@ export function upstreamSuite(title: string, make: (context: TestContext) => Pro
   claim(
     'its old root is taken back here, unless it is one that the server above takes back',
     async (under, context) => {
-      const server = await testServer(context, { clock: under.clock, flags: under.flags });
+      const server = await testServer(context, under);
       const { active } = await server.admin.call('localAuthority', 'GetX509AuthorityState');
       await under.rotate();
       const rotation = (method: string, request: object) => server.admin.call('rotation', method, request);

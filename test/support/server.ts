@@ -16,6 +16,7 @@ import { type Certificate, parseCertificate } from '../../src/crypto/certificate
 import { makeCsr } from '../../src/crypto/csr.ts';
 import { Fault } from '../../src/errors.ts';
 import type { KeyStore } from '../../src/keys/key-store.ts';
+import type { LoadPackage } from '../../src/keys/load-package.ts';
 import { memoryKeys } from '../../src/keys/memory.ts';
 import { createLog } from '../../src/log.ts';
 import { type Channel, connectTls, connectUnix } from '../../src/rpc/connect.ts';
@@ -111,6 +112,8 @@ export interface TestServerWishes {
   readonly store?: Store;
   readonly keys?: KeyStore;
   readonly random?: Random;
+  /** Where optional packages come from. */
+  readonly load?: LoadPackage | undefined;
 }
 
 /** Milliseconds that a test waits for a line, however loaded the machine is. */
@@ -143,7 +146,7 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
       flags: { trustDomain: td, dataDir: join(dir, 'data'), listen: '127.0.0.1:0', ...limits, ...flags },
     });
     options = read.options;
-    running = await startServer(options, { clock, random, log, keys, store: lasting });
+    running = await startServer(options, { clock, random, log, keys, store: lasting, load: wishes.load });
   }
   async function stop(): Promise<void> {
     for (const channel of channels) channel.close();
