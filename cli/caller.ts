@@ -20,8 +20,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Milliseconds a server may take for one call. */
-const patience = 30_000;
+/** Milliseconds a server may take for one call: longer than it waits for its database, of which its answer then tells. */
+const patience = 45_000;
 
 /** Opens the socket that flags, variables or defaults name, does the work, and closes it. */
 export async function withCaller<T>(

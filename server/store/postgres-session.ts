@@ -130,6 +130,18 @@ const refusesConnections = (error: unknown): boolean =>
     (error as { code?: string }).code ?? '',
   );
 
+/** Given up, by the database or by us, after waiting for as long as anybody waits. */
+const lateCodes: readonly string[] = ['57014', '55P03'];
+const noAnswer = 'Query read timeout';
+/** What the pool says when none of its connections came free. */
+const allTaken = 'timeout exceeded when trying to connect';
+
+/** Whether a fault of a session says that the database, or a lock in it, was waited for in vain. */
+export function tookTooLong({ cause }: Fault): boolean {
+  const { code = '', message = '' } = (cause ?? {}) as { code?: string; message?: string };
+  return lateCodes.includes(code) || message === noAnswer;
+}
+
 /** Where a URL points, without user and password. */
 export function placeOf(url: string): string {
   try {
@@ -164,9 +176,10 @@ export function postgresFault(error: unknown, url: string): Fault {
   if (['XX001', 'XX002'].includes(code))
     return fault('data/corrupt', 'reports damaged data', 'Restore it from a backup.');
   if (['22021', '22P05'].includes(code)) return new Fault('input/invalid', 'a value contains a NUL character', extras);
-  if (['57014', '55P03', '25P03', '40001', '40P01'].includes(code)) {
+  if ([...lateCodes, '25P03', '40001', '40P01'].includes(code) || message === noAnswer) {
     return fault('peer/unavailable', 'did not finish in time');
   }
+  if (message === allTaken) return fault('peer/unavailable', 'is too slow: all our connections to it are waiting');
   if (isConnectionLoss(code, message)) return fault('peer/unavailable', 'cannot be reached');
   return fault('system/failed', 'failed');
 }

@@ -7,11 +7,12 @@ import { asFault, Fault } from '../../src/errors.ts';
 import { type Backoff, backoffDelay } from '../../src/run/backoff.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Random } from '../../src/run/random.ts';
+import { bounded, oneAtATime } from './bounded.ts';
 import { type Head, readHead } from './log.ts';
 import { type Migrated, migrate } from './migrations/migrate.ts';
 import { type Ask, type OperationName, reads, writes } from './operations.ts';
 import { portsOver } from './ports.ts';
-import { type Connections, connections } from './postgres-session.ts';
+import { type Connections, connections, tookTooLong } from './postgres-session.ts';
 import { type Recent, recentChanges } from './recent.ts';
 import { type Session, statement } from './statement.ts';
 import type { Store } from './store.ts';
@@ -85,23 +86,18 @@ function storeOver(
   health: WriteHealth,
 ): Store {
   let closing: Promise<void> | undefined;
-  /** One question at a time: whoever asks each second of a database that hangs must not take all connections. */
-  let asking: Promise<{ value: string }[]> | undefined;
-  const ask = (async (name: OperationName, ...given: unknown[]) => {
+  // Whoever asks each second of a database that hangs must not take all connections.
+  const askReadOnly = oneAtATime(() => pool.use(undefined, (session) => session.all(readOnly, {})));
+  const ask = bounded((async (name: OperationName, ...given: unknown[]) => {
     if (closing !== undefined) throw new Fault('peer/unavailable', 'the store is closed');
     if (name in writes) return await committer.add((tx) => (writes as Record<string, Operation>)[name]!(tx, ...given));
     return await pool.use(undefined, (session) => (reads as Record<string, Operation>)[name]!(session, ...given));
-  }) as Ask;
+  }) as Ask);
   return {
     ...portsOver(ask),
     schema,
     async ping() {
-      asking ??= pool
-        .use(undefined, (session) => session.all(readOnly, {}))
-        .finally(() => {
-          asking = undefined;
-        });
-      const [found] = await asking;
+      const [found] = await askReadOnly();
       if (found?.value === 'on') {
         throw new Fault('peer/unavailable', 'the database is read-only', {
           hint: 'Connect to the primary, not to a standby.',
@@ -165,13 +161,21 @@ function commitQueue(pool: Connections, recent: Recent, catchUp: () => Promise<v
         group[i]!.resolve(outcome.value);
       }
     }
+    const [first] = outcomes;
+    if (first !== undefined && 'fault' in first && tookTooLong(first.fault)) giveUp(first.fault);
+  };
+  /** What waited behind a write that waited in vain has waited for the same thing: nobody waits longer than one does. */
+  const giveUp = (fault: Fault): void => {
+    for (const one of waiting.splice(0)) one.reject(fault);
   };
   const work = async (): Promise<void> => {
     while (waiting.length > 0) {
       const group = waiting.splice(0, mostTogether);
       await commit(group).catch((error) => {
-        health.failed(asFault(error));
-        for (const one of group) one.reject(error);
+        const fault = asFault(error);
+        health.failed(fault);
+        for (const one of group) one.reject(fault);
+        if (tookTooLong(fault)) giveUp(fault);
       });
     }
     working = undefined;

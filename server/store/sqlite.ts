@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { asFault, Fault } from '../../src/errors.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
+import { bounded, oneAtATime } from './bounded.ts';
 import { withBuffers } from './bundle-text.ts';
 import type { Head } from './log.ts';
 import type { Migrated } from './migrations/migrate.ts';
@@ -39,7 +40,7 @@ export async function openSqliteStore(start: WorkerStart, clock: Clock): Promise
   const recent = recentChanges(head.position);
   const { ask: askPlainly, close } = askWorker(worker, recent);
   const health = writeHealth(clock);
-  const ask = (async (name: OperationName, ...given: unknown[]) => {
+  const ask = bounded((async (name: OperationName, ...given: unknown[]) => {
     const work = (askPlainly as (name: OperationName, ...given: unknown[]) => Promise<unknown>)(name, ...given);
     if (!(name in writes)) return await work;
     try {
@@ -50,12 +51,13 @@ export async function openSqliteStore(start: WorkerStart, clock: Clock): Promise
       health.failed(asFault(error));
       throw error;
     }
-  }) as Ask;
+  }) as Ask);
   const ports = portsOver(ask);
+  const ping = oneAtATime(() => askPlainly('ping'));
   return {
     ...ports,
     async ping() {
-      await ports.ping();
+      await ping();
       health.check();
     },
     schema,

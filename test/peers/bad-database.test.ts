@@ -8,15 +8,14 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, test } from 'node:test';
 import pg from 'pg';
-import { leftBy } from '../../bench/agents/applied.ts';
-import { adminOf, type Fleet, startFleet } from '../../bench/agents/fleet.ts';
-import { type ClusterServer, checksOf, startServer } from './support/cluster.ts';
+import type { Fleet } from '../../bench/agents/fleet.ts';
+import { type ClusterServer, startServer } from './support/cluster.ts';
 import { mutualProgram } from './support/mutual.ts';
+import { create, fleetOfOne, holds, ready, storeOf } from './support/one-agent.ts';
 import { makePlace } from './support/place.ts';
 import { type Postgres, startPostgres } from './support/postgres.ts';
 import { run } from './support/program.ts';
 import { makeSmallDisk, type SmallDisk } from './support/small-disk.ts';
-import { agentPorts } from './support/three-servers.ts';
 import { until } from './support/until.ts';
 
 const place = makePlace();
@@ -41,32 +40,10 @@ async function disk(name: string, options: string): Promise<SmallDisk> {
 }
 
 async function oneAgent(server: ClusterServer): Promise<Fleet> {
-  const fleet = await startFleet({
-    server: { host: '127.0.0.1', port: server.port },
-    adminSocket: server.adminSocket,
-    agents: 1,
-    entriesEach: 1,
-    fetchSvids: true,
-    ...agentPorts,
-  });
+  const fleet = await fleetOfOne(server);
   fleets.push(fleet);
   return fleet;
 }
-
-/** Creates entries for an agent; their ids, or the refusal. */
-async function create(server: ClusterServer, agent: string, name: string, count = 1): Promise<string[] | Error> {
-  const admin = adminOf(server.adminSocket);
-  const paths = Array.from({ length: count }, (_, i) => `/${name}/${i}`);
-  return admin
-    .createEntries(agent, paths)
-    .catch((error: Error) => error)
-    .finally(() => admin.close());
-}
-
-const storeOf = async (server: ClusterServer): Promise<string> => (await checksOf(server)).checks.store!;
-const ready = (server: ClusterServer): Promise<boolean> =>
-  until('ready', 40_000, async () => (await checksOf(server)).status === 'ok', 200);
-const holds = (fleet: Fleet, id: string): boolean => leftBy(fleet.agents[0]!.applied).some((one) => one.startsWith(id));
 
 /** A disk that fills up, and is made larger, under a server. */
 async function fillsUp(server: ClusterServer, small: SmallDisk, larger: string): Promise<void> {
