@@ -8,6 +8,8 @@ export interface Listed {
   /** Other words for it, SPIRE's among them. */
   readonly also?: readonly string[];
   load(): Promise<Command>;
+  /** Lets come up what takes long, while the command is loaded and its flags are read. Its failure is the command's to meet. */
+  readonly begin?: () => void;
 }
 
 const listed = (path: string, summary: string, load: () => Promise<Command>, also: readonly string[] = []): Listed => ({
@@ -19,7 +21,14 @@ const listed = (path: string, summary: string, load: () => Promise<Command>, als
 
 export const commands: readonly Listed[] = [
   listed('up', 'Start a server and an agent here and get a first SVID', async () => (await import('./up.ts')).up),
-  listed('server run', 'Run the server of a trust domain', async () => (await import('./server-run.ts')).serverRun),
+  {
+    ...listed(
+      'server run',
+      'Run the server of a trust domain',
+      async () => (await import('./server-run.ts')).serverRun,
+    ),
+    begin: () => void import('../server/store/thread.ts').then(({ beginThread }) => beginThread()),
+  },
   listed(
     'server migrate',
     'Bring the database to the schema of this version',

@@ -15,6 +15,7 @@ export async function run(words: readonly string[], ports: Ports): Promise<numbe
     if (first === 'help') return await run([...words.slice(1), '--help'], ports);
     const found = resolve(words);
     if (found.kind === 'group') return group(found.path, found.rest, ports);
+    if (!found.rest.some(isHelp)) found.listed.begin?.();
     const [command, { parse }] = await Promise.all([found.listed.load(), import('./parse.ts')]);
     const parsed = parse(command, found.listed.path, found.rest);
     if ('help' in parsed) {
@@ -29,10 +30,12 @@ export async function run(words: readonly string[], ports: Ports): Promise<numbe
   }
 }
 
+const isHelp = (word: string): boolean => word === '-h' || /^--?help$/.test(word);
+
 function group(path: string, rest: readonly string[], ports: Ports): number {
   const [word] = rest;
   const prefix = path === '' ? 'mutual' : `mutual ${path}`;
-  if (word === undefined || word === '-h' || /^--?help$/.test(word)) {
+  if (word === undefined || isHelp(word)) {
     const help = groupHelp(path, ports);
     if (word !== undefined) ports.out(help);
     else ports.err(help);

@@ -5,7 +5,7 @@
  */
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import { revocationKey } from '../store/revocations.ts';
+import { revocationKey } from '../store/revocation-key.ts';
 import type { Change, Revocation, Store, StoredCrl, StoredEntry, StoredNode } from '../store/store.ts';
 
 /** What a reader sees. Maps are live: take what is needed before the next wait. */

@@ -5,6 +5,7 @@ import { type Random, systemRandom } from '../../src/run/random.ts';
 import { openSqliteStore } from './sqlite.ts';
 import type { WorkerStart } from './sqlite-worker.ts';
 import type { Store } from './store.ts';
+import { dropThread } from './thread.ts';
 
 export interface StoreOptions {
   /** `sqlite:PATH`, `sqlite::memory:` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. */
@@ -32,6 +33,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     if (path !== '') return await openSqlite({ path, waitMs, logId, migrate }, clock, options.onWaiting);
   }
   if (/^postgres(ql)?:\/\//.test(url)) {
+    dropThread();
     // Loaded when asked for: most servers run on SQLite and should not pay for it.
     const { openPostgresStore } = await import('./postgres.ts');
     return await openPostgresStore(url, { clock, random, logId, migrate });

@@ -1,5 +1,6 @@
 /** What was issued and what of it is revoked, in the database. Times are Unix milliseconds. */
 import type { SpiffeId } from '../../src/spiffe/id.ts';
+import { revocationKey } from './revocation-key.ts';
 import type { IssuedRow, RevocationRow } from './schema.ts';
 import { insert, type Session, statement } from './statement.ts';
 import type { Issuance, Revocation, RevocationKind, Revoked, StoredCrl } from './store.ts';
@@ -204,9 +205,6 @@ export async function pruneRevocations(tx: Transaction, now: number, limit: numb
   }
   return Math.max(issued.length, over.length) + lists.length;
 }
-
-/** The name of a revocation in the log and in memory. */
-export const revocationKey = ({ kind, value }: Pick<Revocation, 'kind' | 'value'>): string => `${kind}:${value}`;
 
 function rowRevocation(row: RevocationRow): Revocation {
   return {

@@ -2,7 +2,7 @@
  * The thread that holds a SQLite database. A commit blocks until the disk has it, so it happens here and not where
  * connections are served; what arrives while one is under way is committed together by the next.
  */
-import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { asFault, type Fault } from '../../src/errors.ts';
 import { type Head, readHead } from './log.ts';
 import { type Migrated, migrate } from './migrations/migrate.ts';
@@ -128,4 +128,5 @@ async function start({ path, waitMs, logId, migrate: allowed }: WorkerStart): Pr
   }
 }
 
-void start(workerData as WorkerStart);
+// What to open is said when it is known, which may be after the thread has come up.
+parentPort!.once('message', (given: WorkerStart) => void start(given));

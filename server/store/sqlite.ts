@@ -1,5 +1,5 @@
 /** The embedded store, seen from the main thread: it asks the worker that holds the database, and remembers the log's end. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { asFault, Fault } from '../../src/errors.ts';
 import type { Clock } from '../../src/run/clock.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
@@ -7,22 +7,19 @@ import { bounded, oneAtATime } from './bounded.ts';
 import { withBuffers } from './bundle-text.ts';
 import type { Head } from './log.ts';
 import type { Migrated } from './migrations/migrate.ts';
-import { type Ask, type OperationName, writes } from './operations.ts';
+import type { Ask, OperationName } from './operations.ts';
 import { portsOver } from './ports.ts';
 import { type Recent, recentChanges } from './recent.ts';
 import type { FaultData, FromWorker, Question, WorkerStart } from './sqlite-worker.ts';
 import type { Change, Store } from './store.ts';
+import { takeThread } from './thread.ts';
 import type { Sized } from './transaction.ts';
 import { writeHealth } from './write-health.ts';
+import { isWrite } from './write-names.ts';
 
 interface Waiting {
   resolve(value: unknown): void;
   reject(fault: Fault): void;
-}
-
-/** The worker's file lies beside this one, in the source and in a bundle. */
-function workerFile(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.cjs', import.meta.url);
 }
 
 /**
@@ -30,19 +27,16 @@ function workerFile(): URL {
  * The worker keeps the process alive only while it owes an answer.
  */
 export async function openSqliteStore(start: WorkerStart, clock: Clock): Promise<Store> {
-  const worker = new Worker(workerFile(), {
-    workerData: start,
-    name: 'store',
-    // Statements and their rows die young; with 4 MB for them the thread is as fast as with the 64 of the default.
-    resourceLimits: { maxYoungGenerationSizeMb: 4 },
-  });
-  const { head, schema } = await opened(worker);
+  const worker = takeThread();
+  const opening = opened(worker);
+  worker.postMessage(start);
+  const { head, schema } = await opening;
   const recent = recentChanges(head.position);
   const { ask: askPlainly, close } = askWorker(worker, recent);
   const health = writeHealth(clock);
   const ask = bounded((async (name: OperationName, ...given: unknown[]) => {
     const work = (askPlainly as (name: OperationName, ...given: unknown[]) => Promise<unknown>)(name, ...given);
-    if (!(name in writes)) return await work;
+    if (!isWrite(name)) return await work;
     try {
       const value = await work;
       health.worked();

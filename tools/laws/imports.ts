@@ -212,8 +212,9 @@ function programAllows(from: string, to: string): boolean {
   }
   // Only the start-up puts the API together.
   if (to.startsWith('server/api/') && !from.startsWith('server/api/') && from !== 'server/server.ts') return false;
-  // The command line starts programs and reads their option tables; it does not reach inside.
+  // The command line starts programs, begins early what takes long of them, and reads their option tables; it does not
+  // reach inside.
   if (from.startsWith('cli/') && /^(server|agent)\//.test(to))
-    return /^(server|agent)\/(config|server|agent|main)\.ts$/.test(to);
+    return /^(server|agent)\/(config|server|agent|main|store\/thread)\.ts$/.test(to);
   return (arrows[rule] ?? []).some((prefix) => (prefix.endsWith('/') ? to.startsWith(prefix) : to === prefix));
 }
