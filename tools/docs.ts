@@ -11,6 +11,7 @@ import { referencePage } from '../src/config/describe.ts';
 import { faults, Status } from '../src/errors.ts';
 import { findAll, readSources, type Source } from './laws/source.ts';
 import { root } from './run.ts';
+import { readSecurityRecord, securityRecordPage } from './security-record.ts';
 
 export interface Requirement {
   readonly id: string;
@@ -31,6 +32,7 @@ export function pages(sources: readonly Source[]): ReadonlyMap<string, string> {
     ['docs/cli.md', made(commandLine, 'cli/commands.ts')],
     ['docs/errors.md', made(errorsPage(), 'src/errors.ts')],
     ['docs/conformance.md', made(conformancePage(readRequirements(), sources), 'the names of the tests')],
+    ['docs/security-record.md', made(securityRecordPage(readSecurityRecord(), sources), 'the names of the tests')],
   ]);
 }
 

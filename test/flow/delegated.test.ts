@@ -40,7 +40,7 @@ async function sleeper(test: TestContext): Promise<ChildProcess & { pid: number 
   return child as ChildProcess & { pid: number };
 }
 
-test('nobody is a delegate unless the configuration says so, and an identity of another name is not enough', async (t) => {
+test('Nomad empty policy: nobody is a delegate unless the configuration says so, and an identity of another name is not enough', async (t) => {
   for (const delegates of [[], ['spiffe://example.org/somebody-else']]) {
     const { pair, fetch, open } = await pairWith(t, delegates);
     await assert.rejects(fetch(other), named(Status.PERMISSION_DENIED, /no identity issued/));
@@ -84,7 +84,7 @@ test('a delegate gets the identities behind selectors, sees them come, renewed a
   await assert.rejects(stream.next(), named(Status.PERMISSION_DENIED, /not configured as an authorized delegate/));
 });
 
-test('identities of admin and downstream entries are never handed out, by selectors or by pid, X.509 or JWT', async (t) => {
+test('SPIRE 1.15.2 delegated: identities of admin and downstream entries are never handed out, by selectors or by pid, X.509 or JWT', async (t) => {
   const { pair, fetch, open } = await pairWith(t);
   await pair.admin.createEntry('/delegate');
   await pair.admin.createEntry('/admin', { ...other, admin: true });

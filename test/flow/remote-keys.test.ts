@@ -31,7 +31,7 @@ async function under(t: TestContext) {
   return { transit, pair, token, mint };
 }
 
-test('keys away or answering garbage fail what has to be signed, in a sentence, and nothing else; then all signs again', async (t) => {
+test('CVE-2026-31837 keys away or answering garbage fail what has to be signed, in a sentence, and nothing else; then all signs again', async (t) => {
   const { transit, pair, token, mint } = await under(t);
   await pair.admin.createEntry('/web');
   await token();

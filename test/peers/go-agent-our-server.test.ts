@@ -20,7 +20,7 @@ describe('a Go agent with our server', { concurrency: 2 }, () => {
     assert.deepEqual(seen, await withPlace((place) => attestAndServe(place, theirs, 'join_token')));
   });
 
-  test('by x509pop: the same, with the same selectors of the node', async () => {
+  test('CVE-2022-21679 by x509pop: an agent of another version has the rights and the selectors it has with its own server', async () => {
     const seen = await withPlace((place) => attestAndServe(place, ours, 'x509pop'));
     const known = await withPlace((place) => attestAndServe(place, theirs, 'x509pop'));
     const comparable = ({ agentId, agentSelectors, ...rest }: typeof seen) => ({

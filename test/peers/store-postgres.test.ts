@@ -49,7 +49,7 @@ describe('several servers on one PostgreSQL', () => {
     for (const store of stores) await assertLogIsWhole(store);
   });
 
-  it('user-needs join token: of 200 attestations with one token over four servers exactly one wins', async (t) => {
+  it('SPIRE 1.14.6 join token: of 200 attestations with one token over four servers exactly one wins', async (t) => {
     const url = await server.database();
     const stores = await Promise.all(Array.from({ length: 4 }, () => opened(t, url)));
     await stores[0]!.tokens.create({ value: 'tok', expiresAt: 10 });

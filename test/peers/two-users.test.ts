@@ -62,7 +62,7 @@ describe('two users on one machine', () => {
     }
   });
 
-  test('a process that takes the id of a dead caller lends it nothing', async () => {
+  test('S#886 a process that takes the id of a dead caller lends it nothing', async () => {
     for (let round = 0; round < 5; round++) {
       const script = join(import.meta.dirname, 'py', 'recycle.py');
       const caller = ['x509', '-fd', '3', '-timeout', '5s', '-socket', `unix://${agent.socket}`];

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { faults } from '../../src/errors.ts';
 import { pages, provenBy, readRequirements, staleDocs } from '../../tools/docs.ts';
 import { readSources, sourceOf } from '../../tools/laws/source.ts';
+import { caughtBy, readSecurityRecord } from '../../tools/security-record.ts';
 
 const sources = readSources();
 
@@ -51,4 +52,27 @@ test('bad inputs count by their row, in names and in tables', () => {
     .filter(([id, files]) => id.startsWith('NEG-') && files.length > 0)
     .map(([id]) => Number(id.slice(4)));
   assert.deepEqual(rows, [1, 2, 6, 10, 16, 22, 25, 26, 27]);
+});
+
+test('every security bug of the record has a test that is named after it, or else a reason', () => {
+  const record = readSecurityRecord();
+  const caught = caughtBy(record, sources);
+  assert.equal(new Set(record.map(({ id }) => id)).size, record.length);
+  for (const { id, where, bug, why } of record) {
+    assert.ok(where !== '' && bug.length > 10, id);
+    const tests = caught.get(id) ?? [];
+    assert.equal(tests.length > 0, why === '', `${id}: ${tests.length} tests, and the reason ${JSON.stringify(why)}`);
+  }
+});
+
+test('a bug counts as caught by the name of a test, not by a comment or a longer id', () => {
+  const bug = (id: string) => ({ id, where: 'x', bug: 'x', why: '' });
+  const caught = caughtBy(
+    [bug('SPIRE 1.4.3'), bug('SPIRE 1.4'), bug('CVE-2022-2163'), bug('S#886')],
+    [sourceOf('test/a.test.ts', "// S#886\ntest('SPIRE 1.4.3 CVE-2022-21635 does it', () => {});")],
+  );
+  assert.deepEqual(
+    [...caught.values()].map(({ length }) => length),
+    [1, 0, 0, 0],
+  );
 });

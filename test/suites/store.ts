@@ -331,7 +331,7 @@ export function storeSuite(name: string, subject: StoreSubject): void {
       });
     });
 
-    test('user-needs join token: of 200 parallel attestations with one token exactly one wins', async (store) => {
+    test('SPIRE 1.14.6 join token: of 200 parallel attestations with one token exactly one wins', async (store) => {
       await store.tokens.create({ value: 'tok', expiresAt: 1000 });
       const outcomes = await Promise.all(
         Array.from({ length: 200 }, (_, i) =>
@@ -381,7 +381,7 @@ export function storeSuite(name: string, subject: StoreSubject): void {
       assert.equal(await store.nodes.attest(node(one)), 'attested');
     });
 
-    test('user-needs alias outliving its node: evicting a node of a join token deletes every entry whose parent it is', async (store) => {
+    test('SPIRE 1.15.2 join token alias: evicting a node of a join token deletes every entry whose parent it is', async (store) => {
       const agent = '/spire/agent/join_token/tok';
       const alias = draft('/alias', {
         parentId: id(agent),

@@ -44,7 +44,7 @@ for (const method of methods) {
     ['with "false"', { 'workload.spiffe.io': 'false' }],
     ['with an empty value', { 'workload.spiffe.io': '' }],
   ] as const) {
-    test(`WE-5 WE-6 ${method} ${name} is refused as INVALID_ARGUMENT`, async () => {
+    test(`WE-5 WE-6 SPI-01-008 ${method} ${name} is refused as INVALID_ARGUMENT`, async () => {
       const rig = await agentRig();
       rig.server.put({ id: 'a' });
       await rig.start();
@@ -65,7 +65,7 @@ test('WA-3 WE-19 both WIT methods answer UNIMPLEMENTED', async () => {
   rig.stop();
 });
 
-test('WA-8 WA-15 WA-16 WA-17 WA-18 WA-19 the first message holds every identity, whole: DER chain, PKCS#8 key, own bundle', async () => {
+test('WE-14 WE-20 WA-1 WA-8 WA-15 WA-16 WA-17 WA-18 WA-19 the first message holds every identity, whole: DER chain, PKCS#8 key, own bundle', async () => {
   const rig = await agentRig();
   rig.server.put({ id: 'a', hint: 'main' });
   rig.server.put({ id: 'b' });
@@ -434,7 +434,7 @@ test('processes without an entry get the bundles, and nothing else, where the op
   rig.stop();
 });
 
-test('WA-28 WA-29 a JWT-SVID for each identity, with the audiences asked for', async () => {
+test('WA-1 WA-28 WA-29 a JWT-SVID for each identity, with the audiences asked for', async () => {
   const rig = await agentRig();
   rig.server.put({ id: 'a', hint: 'main' });
   rig.server.put({ id: 'b' });
@@ -601,7 +601,7 @@ for (const [name, make] of [
   ],
   ['that is no token', () => ({ svid: 'hello', audience: 'x' })],
 ] as const) {
-  test(`WA-32 ValidateJWTSVID of a token ${name} is INVALID_ARGUMENT`, async () => {
+  test(`WA-32 SPIRE 1.12.3 ValidateJWTSVID of a token ${name} is INVALID_ARGUMENT`, async () => {
     const rig = await agentRig();
     rig.server.put({ id: 'a' });
     await rig.start();

@@ -138,7 +138,7 @@ test('a directory into which others may write is refused', async (t) => {
   assert.deepEqual(readdirSync(directory), []);
 });
 
-test('names that are more than a name, and ids that are none, are refused with the selector', (t) => {
+test('CVE-2021-41803 names that are more than a name, and ids that are none, are refused with the selector', (t) => {
   const { place } = store(t);
   for (const name of ['..', '.', '.hidden', 'a/b', '../web', 'a b', 'é', 'x'.repeat(129)])
     assert.throws(() => place(`files:name:${name}`), fault('input/invalid', /files:name:/), name);

@@ -185,7 +185,9 @@ test('who may call what', async (t) => {
   await t.test('the admin socket: everything but what only agents and downstream servers may', () =>
     checkAll(server.admin, 'L', undefined, 'unix'),
   );
-  await t.test('nobody: only attestation and the bundle', () => checkAll(server.nobody, ''));
+  await t.test('CVE-2022-39388 nobody, on the loopback address too: only attestation and the bundle', () =>
+    checkAll(server.nobody, ''),
+  );
   await t.test('a workload: no more than nobody', async () =>
     checkAll(server.as(await server.mint('/workload')), '', 'AGENT_NOT_ATTESTED'),
   );
@@ -278,7 +280,7 @@ test('Nomad CVE-2022-3867 whoever expires inside a living connection has no righ
   await checkAll(nested, '', 'AGENT_EXPIRED');
 });
 
-test('a method that is not in the table is refused, whoever calls', async () => {
+test('CVE-2026-30836 a method that is not in the table is refused, whoever calls', async () => {
   const { accessControl } = await import('../../../server/api/access.ts');
   const { emptyWorld } = await import('../../../server/entries/world.ts');
   const check = accessControl({

@@ -51,7 +51,7 @@ test('join tokens', async (t) => {
     ['a reserved alias', { agent_id: wireId('/spire/agent/x') }],
     ['an alias without a path', { agent_id: { trust_domain: 'example.org', path: '' } }],
   ] as [string, object][]) {
-    await t.test(`refused: ${what}, and no token is left behind`, async () => {
+    await t.test(`SPI-01-007 refused: ${what}, and no token is left behind`, async () => {
       const fault = await server.admin.refusal('agent', 'CreateJoinToken', { ttl: 60, ...request });
       assert.equal(fault.status, Status.INVALID_ARGUMENT);
     });
@@ -79,7 +79,7 @@ test('join tokens', async (t) => {
     },
   );
 
-  await t.test('SPIRE 1.14.6 of 200 callers with one token at once exactly one gets in', async () => {
+  await t.test('SPIRE 1.14.6 join token: of 200 callers with one token at once exactly one gets in', async () => {
     const { value } = await token(server);
     const peers = Array.from({ length: 20 }, () => server.as({ chain: [], key: generateKey('ec-p256').privateKey }));
     const outcomes = await Promise.allSettled(
@@ -116,7 +116,7 @@ test('join tokens', async (t) => {
   });
 
   await t.test(
-    'SPIRE 1.15.2 an alias holds for the node of the token, and goes with it when it is evicted',
+    'SPIRE 1.15.2 join token alias: it holds for the node of the token, and goes with it when it is evicted',
     async () => {
       const { value } = await token(server, { agent_id: wireId('/alias') });
       const web = await server.entry('/web', id('/alias'));
@@ -258,7 +258,7 @@ test('renewal and status', async (t) => {
     assert.deepEqual([fault.status, fault.reason], [Status.PERMISSION_DENIED, 'AGENT_MUST_REATTEST']);
   });
 
-  await t.test('no params, no CSR, another key’s CSR: refused', async () => {
+  await t.test('Teleport 10.3.11 no params, no CSR, another key’s CSR: refused', async () => {
     const agent = await server.attest();
     const forged = csr();
     forged[forged.length - 1]! ^= 1;

@@ -221,7 +221,7 @@ test('BatchUpdateEntry and BatchDeleteEntry', async (t) => {
     additional_attributes: { disable_x509_svid_prefetch: false, jwt_svid_include_jti: false },
   };
   for (const [field, value] of Object.entries(values)) {
-    await t.test(`SPIRE 1.14.3 (Clone) with a mask of ${field} only that field changes`, async () => {
+    await t.test(`SPIRE 1.14.3 Clone: with a mask of ${field} only that field changes`, async () => {
       const entry = await make();
       if (field === 'store_svid') {
         const { status } = await update(

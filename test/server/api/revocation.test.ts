@@ -51,7 +51,7 @@ test('a revoked administrator and a revoked agent are refused on connections tha
   assert.notEqual((await server.as(svid).refusal('agent', 'CountAgents')).code, 'caller/denied', 'no handshake');
 });
 
-test('a list keeps its number rising over a restart, and loses an entry only after its end', async (t) => {
+test('CVE-2021-29653 a list keeps its number rising over a restart, and loses an entry only after its end', async (t) => {
   const server = await testServer(t);
   const svid = await server.mint('/web', { ttl: 600 });
   const number = async () => {

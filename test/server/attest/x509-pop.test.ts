@@ -258,7 +258,7 @@ test('an answer to another challenge, and one given twice, are refused', async (
   );
 });
 
-test('a hostile pile of intermediates costs little', async () => {
+test('SPIRE 1.14.2 x509pop: a hostile pile of intermediates costs little', async () => {
   // Many CAs with one name and one key id, each a possible issuer of each.
   const attest = await attestor({ maxIntermediates: 15 });
   const evil = testAuthority({ trustDomain: 'pki.example', now });

@@ -37,7 +37,7 @@ async function authority(type: ClassicKeyType = 'ec-p256') {
 const profile = { id: id('/web'), audience: ['db'], ttl: 300_000, issuer: undefined, tokenId: undefined };
 
 for (const type of types) {
-  test(`JWT-1 JWT-2 JWT-3 JWT-4 JWT-5 JWT-6 JWT-7 JWT-10 JWT-15 a JWT-SVID by a ${type} key is as it must be, to others too`, async () => {
+  test(`ID-15 JWT-1 JWT-2 JWT-3 JWT-4 JWT-5 JWT-6 JWT-7 JWT-10 JWT-15 a JWT-SVID by a ${type} key is as it must be, to others too`, async () => {
     const { signer, bundle, slot, key } = await authority(type);
     const { token, issuedAt, expiresAt } = await issueJwtSvid(signer, profile, now);
     const { header, claims } = decodeJwt(token);

@@ -47,7 +47,7 @@ function authorityOf(type: KeyType): ReturnType<typeof authority> {
 const profile = { id: id('/web'), ttl: 3_600_000, dnsNames: [] as string[] };
 
 for (const type of types) {
-  test(`X509-6 X509-7 X509-8 X509-9 X509-15 X509-16 X509-29 X509-32 an authority with a key of type ${type} is as it must be`, async () => {
+  test(`ID-13 ID-14 X509-6 X509-7 X509-8 X509-9 X509-15 X509-16 X509-29 X509-32 an authority with a key of type ${type} is as it must be`, async () => {
     const { certificate, slot } = await authorityOf(type);
     assert.deepEqual(lintX509Svid(certificate), []);
     assert.ok(certificate.isCa && certificate.pathLength === undefined);
@@ -59,7 +59,7 @@ for (const type of types) {
     assert.deepEqual([certificate.notBefore, certificate.notAfter], [now - 10_000, now + day]);
   });
 
-  test(`X509-1 X509-4 X509-12 X509-15 X509-18 X509-19 X509-20 X509-21 X509-22 an SVID by a ${type} authority is as it must be`, async () => {
+  test(`ID-15 X509-1 X509-4 X509-12 X509-15 X509-18 X509-19 X509-20 X509-21 X509-22 an SVID by a ${type} authority is as it must be`, async () => {
     const { signer, bundle, slot } = await authorityOf(type);
     for (const leafType of ['ec-p256', 'ec-p384', 'rsa-2048'] as const) {
       const spki = spkiOf(leafType);

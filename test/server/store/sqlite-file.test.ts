@@ -221,7 +221,7 @@ it('an in-memory store leaves no file', async () => {
   assert.equal(existsSync(':memory:'), false);
 });
 
-it('user-needs (a) 1 recent changes are read from memory: the database need not even be open', async () => {
+it('recent changes are read from memory: the database need not even be open', async () => {
   const store = await openStore({ url: 'sqlite::memory:' });
   for (let i = 0; i < 5; i += 1) await create(store, draft(`/w/${i}`));
   await store.close();

@@ -73,7 +73,7 @@ test('an issuer is found by name, key identifier and signature', () => {
   assert.ok(!isSignedBy(read('goLeaf'), read('p384Root')));
 });
 
-test('a forged twin with the same name and key identifier did not sign', () => {
+test('CVE-2024-2048 a forged twin with the same name and key identifier did not sign', () => {
   const subject = name([['CN', 'twin']]);
   const real = testAuthority({ now, root: { subject } });
   const forged = testAuthority({ now, root: { subject, more: [] } });
@@ -213,7 +213,7 @@ test('X509-24 an extension that is not understood is remembered when it is criti
   assert.equal(parsed.extensions.length, 2);
 });
 
-test('names of other kinds never pass for a URI or a DNS name', () => {
+test('CVE-2022-21656 names of other kinds never pass for a URI or a DNS name', () => {
   const parsed = parseCertificate(
     made({
       extensions: [
@@ -235,7 +235,7 @@ test('key usage is read bit by bit, with its criticality', () => {
   assert.equal(certificate.keyUsageCritical, false);
 });
 
-test('damaged certificates: nothing but Faults, and what is read is the one encoding of what it says', () => {
+test('CVE-2026-40097 CVE-2025-49825 damaged certificates: nothing but Faults, and what is read is the one encoding of what it says', () => {
   fc.assert(
     fc.property(mutated([...seeds, ca.der, ca.issue({ dnsNames: ['a.example.org'] }).der]), (der) => {
       try {

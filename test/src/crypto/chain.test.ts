@@ -118,7 +118,7 @@ for (const [what, path, why] of refused) {
   });
 }
 
-test('a path length of 0 still allows a leaf', () => {
+test('X509-13 a path length of 0 still allows a leaf', () => {
   assert.equal(verify(ca.intermediate({ pathLength: 0 })).length, 3);
 });
 

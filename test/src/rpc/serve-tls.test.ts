@@ -131,7 +131,7 @@ test('a peer is verified once a connection, not once a call', async () => {
   channel.close();
 });
 
-test('X509-24 a certificate that is presented and does not verify ends the connection', async () => {
+test('X509-24 S#655 a certificate that is presented and does not verify ends the connection', async () => {
   await using server = await serve();
   const wrong: [string, IssuedSvid | { chain: readonly Buffer[]; key: KeyObject }][] = [
     ['another authority', agentOf(stranger)],
@@ -158,7 +158,7 @@ test('a leaf without the intermediate that signed it does not verify', async () 
   assert.equal(server.calls.length, 0);
 });
 
-test('a server is believed only with the expected ID and an authority of the bundle behind it', async () => {
+test('CVE-2023-3518 a server is believed only with the expected ID and an authority of the bundle behind it', async () => {
   await using server = await serve();
   const untrusted = async (target: Partial<ExpectedServer & { host: string }>, said: RegExp): Promise<void> => {
     const fault = await faultOf(server.call(target));
@@ -182,7 +182,7 @@ test('an authority of the bundle need not be self-signed', async () => {
   await server.call({ bundle: () => [ca.der] });
 });
 
-test('an impostor with another ID, an expired or a certificate of no authority is not believed', async () => {
+test('CVE-2021-32574 an impostor with another ID, an expired or a certificate of no authority is not believed', async () => {
   for (const wishes of [
     { id: agentId },
     { notBefore: now - 7200_000, notAfter: now - 1000 },
@@ -244,7 +244,7 @@ test('a client that reconnects shows its newest SVID, while its old streams go o
   channel.close();
 });
 
-test('1.14.3 no session is resumed, in TLS 1.2 nor in TLS 1.3', async () => {
+test('SPIRE 1.14.3 session tickets: no session is resumed, in TLS 1.2 nor in TLS 1.3', async () => {
   await using server = await serve();
   for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
     const options = { maxVersion: version, minVersion: version, ...secureContextOptions(agentOf(ca)) };
@@ -268,7 +268,7 @@ test('1.14.3 no session is resumed, in TLS 1.2 nor in TLS 1.3', async () => {
   }
 });
 
-test('1.4.3 TLS before 1.2 is refused, and so is a client that does not choose HTTP/2', async () => {
+test('SPIRE 1.4.3 TLS before 1.2 is refused, and so is a client that does not choose HTTP/2', async () => {
   await using server = await serve();
   const { port } = server.serving;
   await assert.rejects(raw(port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' }));
@@ -280,7 +280,7 @@ test('1.4.3 TLS before 1.2 is refused, and so is a client that does not choose H
   assert.ok(server.refused.every(({ code }) => code === 'peer/untrusted'));
 });
 
-test('bytes that are no TLS, or end in the middle, disturb nobody', async () => {
+test('CVE-2022-23635 bytes that are no TLS, or end in the middle, disturb nobody', async () => {
   await using server = await serve();
   const { connect } = await import('node:net');
   for (const bytes of ['GET / HTTP/1.1\r\n\r\n', '\x16\x03\x01\x02', '']) {
@@ -292,7 +292,7 @@ test('bytes that are no TLS, or end in the middle, disturb nobody', async () => 
   await server.call();
 });
 
-test('a caller who has proved nothing may send 1 MiB, one who has 4 MiB', async () => {
+test('CVE-2022-24726 GHSA-86vr-4wcv-mm9w a caller who has proved nothing may send 1 MiB, one who has 4 MiB', async () => {
   await using server = await serve();
   const large = { agent_version: 'x'.repeat(2 << 20) };
   const svid = agentOf(ca);

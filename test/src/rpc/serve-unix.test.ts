@@ -45,7 +45,7 @@ async function all<T>(messages: AsyncIterable<T>): Promise<T[]> {
   return found;
 }
 
-test('WE-2 a unary call carries its message there and back, and the server knows who calls', async () => {
+test('WE-2 WE-7 a unary call carries its message there and back, and the server knows who calls', async () => {
   let seen: Call | undefined;
   await using rpc = await pair([
     {

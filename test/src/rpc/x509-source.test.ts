@@ -84,7 +84,7 @@ async function rig(t: TestContext) {
   };
 }
 
-test('every identity is given in the order of the agent, and each update takes the place of the last', async (t) => {
+test('WA-10 WA-11 every identity is given in the order of the agent, and each update takes the place of the last', async (t) => {
   const { svid, says, staysOpen, up, current, calls, pass } = await rig(t);
   let update: () => void = () => {};
   says(async (call, send) => {
@@ -108,7 +108,7 @@ test('every identity is given in the order of the agent, and each update takes t
   assert.equal(calls(), 1, 'all on one stream');
 });
 
-test('an agent that restarts is found again; what it gave holds in between, and not for longer than it lives', async (t) => {
+test('WA-6 WE-18 an agent that restarts is found again; what it gave holds in between, and not for longer than it lives', async (t) => {
   const { clock, svid, says, staysOpen, up, down, current, calls, pass } = await rig(t);
   says(async (call, send) => {
     await send({ svids: [svid('/a')] });
@@ -135,7 +135,7 @@ test('an agent that restarts is found again; what it gave holds in between, and 
   assert.ok(calls() >= 2);
 });
 
-test('no identity, an answer that is none, a caller that gives up: each is told as what it is', async (t) => {
+test('WA-13 no identity, an answer that is none, a caller that gives up: each is told as what it is', async (t) => {
   const { source, says, staysOpen, up, current, svid } = await rig(t);
   await up();
   says(() => {

@@ -65,7 +65,7 @@ test('a hint of 1024 bytes passes', () => {
   assert.equal(checkEntry({ ...draft, hint: 'é'.repeat(512) }, domain).hint.length, 512);
 });
 
-test('DNS names have labels of letters, digits, - and _; a wildcard stands alone at the left', () => {
+test('SPIRE 1.13.1 DNS names have labels of letters, digits, - and _; a wildcard stands alone at the left', () => {
   for (const name of ['a', 'a.example.org', '*.example.org', 'a_b.c-d.e', '1.2.3.4', 'a'.repeat(63)])
     assert.equal(checkDnsName(name), name);
   for (const name of [

@@ -36,7 +36,7 @@ test('ID-1 ID-4 ID-8 an ID put together of its parts comes apart into the same p
   );
 });
 
-test('whatever text is given, an ID is that very text or a Fault: nothing is ever normalised', () => {
+test('SPI-01-003 whatever text is given, an ID is that very text or a Fault: nothing is ever normalised', () => {
   const text = fc.oneof(
     fc.string(),
     fc.string({ unit: 'binary' }).map((rest) => `spiffe://example.org/${rest}`),
@@ -84,7 +84,7 @@ test('ID-5 a trust domain that looks like an address, or like no DNS name at all
   for (const name of ['127.0.0.1', '-', '_', '...', 'a..b', '-a-']) assert.equal(parseTrustDomain(name), name);
 });
 
-test('ID-9 ID-10 2048 bytes are an ID, 2049 are not', () => {
+test('ID-9 ID-10 SPIRE 1.13.1 2048 bytes are an ID, 2049 are not', () => {
   const start = 'spiffe://example.org/';
   assert.equal(parseId(start + 'a'.repeat(2048 - start.length)).length, 2048);
   assert.throws(() => parseId(start + 'a'.repeat(2049 - start.length)), fault('id/invalid', /longer than 2048 bytes/));

@@ -21,7 +21,7 @@ test('a selector comes apart into the parts it was made of, whatever its value h
   );
 });
 
-test('a delimiter or NUL inside a type, and empty parts, are refused', () => {
+test('CVE-2026-35414 a delimiter or NUL inside a type, and empty parts, are refused', () => {
   for (const [type, value] of [
     ['', 'a'],
     ['a', ''],
@@ -39,7 +39,7 @@ test('a set is sorted and without doubles', () => {
   assert.deepEqual(selectorSet([a, b, a]), [b, a]);
 });
 
-test('all wanted selectors must be held; wanting none matches nothing', () => {
+test('Nomad empty policy: all wanted selectors must be held; wanting none matches nothing', () => {
   const [a, b] = [parseSelector('unix:uid:1'), parseSelector('unix:gid:1')];
   assert.ok(matches([a], new Set([a, b])));
   assert.ok(!matches([a, b], new Set([a])));

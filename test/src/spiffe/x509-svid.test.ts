@@ -56,7 +56,7 @@ for (const [what, wishes, why] of leaves) {
   });
 }
 
-test('ID-17 an authority vouches for its own trust domain only, whatever bundle is offered', () => {
+test('ID-17 Teleport 13.4.4 an authority vouches for its own trust domain only, whatever bundle is offered', () => {
   const other = testAuthority({ now, trustDomain: 'other.org' });
   const foreign = other.issue({ id: 'spiffe://example.org/workload' });
   assert.throws(() => verifyX509Svid(foreign.chain, bundle, now), fault('svid/invalid', /does not chain/));
