@@ -40,7 +40,14 @@ export function connectServer(
     svid: svid && (() => svid),
     revocation,
   });
-  return { ...serverApi(channel), reconnect: () => channel.reconnect(), close: () => channel.close() };
+  return {
+    ...serverApi(channel),
+    get isWaiting() {
+      return channel.isWaiting;
+    },
+    reconnect: () => channel.reconnect(),
+    close: () => channel.close(),
+  };
 }
 
 /** Runs one piece of work on a connection of its own. */

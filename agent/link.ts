@@ -9,6 +9,8 @@ import type { ServerApi } from './server-api.ts';
 import type { NodeRecord } from './state.ts';
 
 export interface OpenApi extends ServerApi {
+  /** The server has accepted the connection and not answered on it. */
+  readonly isWaiting: boolean;
   /** Takes a new connection for the calls that follow. */
   reconnect(): void;
   close(): void;
@@ -26,6 +28,8 @@ export interface ServerLink {
    * for as long as TCP repeats itself, a quarter of an hour; behind a balancer for ever.
    */
   reconnect(): void;
+  /** Whether the server has accepted the connection and not answered on it: it may have many others to serve first. */
+  readonly isWaiting: boolean;
   /** Told after each `renewed` with an SVID. */
   onRenewed(told: () => void): () => void;
   /** Told of a Fault with a reason. */
@@ -78,6 +82,9 @@ export function serverLink(clock: Clock, open: (node: NodeRecord | undefined) =>
       if (node !== undefined) for (const told of [...renewals]) told();
     },
     reconnect: () => current?.reconnect(),
+    get isWaiting() {
+      return current?.isWaiting === true;
+    },
     onRenewed(told) {
       renewals.add(told);
       return () => renewals.delete(told);

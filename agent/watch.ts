@@ -13,7 +13,7 @@ import type { Cache, WorldChange } from './cache.ts';
 import type { AgentHoldings } from './holdings.ts';
 import type { ServerLink } from './link.ts';
 import { readRevocations, type WireDeniedToken } from './revocations.ts';
-import type { WatchStream, WatchUpdate } from './server-api.ts';
+import type { Position, WatchStream, WatchUpdate } from './server-api.ts';
 import { why } from './why.ts';
 
 export interface WatchPorts {
@@ -204,7 +204,7 @@ async function checkPosition(ports: WatchPorts, signal: AbortSignal, fail: (faul
     // A stream that goes on from a position may be silent for long: ask at once whether that is right.
     for (let first = cache.position.logId !== ''; ; first = false) {
       if (!first) await sleep(clock, checkEvery * (0.9 + 0.2 * random.unit()), signal);
-      const { position, logId } = await link.call((api) => api.position(arrival));
+      const { position, logId } = await positionWhenConnected(link, signal);
       if (signal.aborted) return;
       if (logId !== cache.position.logId || position > cache.position.position) {
         await sleep(clock, arrival, signal);
@@ -227,5 +227,19 @@ async function checkPosition(ports: WatchPorts, signal: AbortSignal, fail: (faul
         ? error
         : new Fault('system/failed', 'the position could not be asked for', { cause: error }),
     );
+  }
+}
+
+/**
+ * The server's position. Throws `call/late` when it does not answer in time; but while it has not taken the connection it is
+ * asked again: after an outage it may have thousands of agents before this one, and who leaves the line stands at its end.
+ */
+async function positionWhenConnected(link: ServerLink, signal: AbortSignal): Promise<Position> {
+  for (;;) {
+    try {
+      return await link.call((api) => api.position(arrival));
+    } catch (error) {
+      if (!(error instanceof Fault) || error.code !== 'call/late' || !link.isWaiting || signal.aborted) throw error;
+    }
   }
 }

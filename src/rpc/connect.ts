@@ -40,6 +40,8 @@ export interface Channel {
   bidi(service: string, method: string, options?: CallOptions): Conversation;
   /** Takes a new connection for the calls that follow, such as after the own SVID has changed. Running calls go on. */
   reconnect(): void;
+  /** Whether the other end has accepted the connection and not answered on it: it may have many others to serve first. */
+  readonly isWaiting: boolean;
   /** Running calls go on; new ones fail. */
   close(): void;
 }
@@ -70,11 +72,7 @@ const clientOptions: ClientOptions = {
 /** A channel over a Unix socket. Throws `config/invalid` when the path is too long. */
 export function connectUnix(path: string): Channel {
   const target = `unix:${resolvePath(checkSocketPath(path))}`;
-  return channel(
-    path,
-    () => new Client(target, credentials.createInsecure(), clientOptions),
-    () => undefined,
-  );
+  return channel(path, () => new Client(target, credentials.createInsecure(), clientOptions), {});
 }
 
 /**
@@ -89,11 +87,7 @@ export function connectTls(target: TlsTarget): Channel {
     'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
     'grpc.service_config_disable_resolution': 1,
   };
-  return channel(
-    at,
-    () => new Client(address, security, options),
-    () => security.refusal,
-  );
+  return channel(at, () => new Client(address, security, options), security);
 }
 
 /** For eyes and for grpc-js. */
@@ -104,7 +98,10 @@ function addressOf(target: TlsTarget): readonly [string, string] {
   return [at, `dns:///${at}`];
 }
 
-function channel(at: string, open: () => Client, refusal: () => Fault | undefined): Channel {
+/** What is known of connections beside what the library says. */
+type Security = Partial<Pick<SpiffeCredentials, 'refusal' | 'isWaiting'>>;
+
+function channel(at: string, open: () => Client, security: Security): Channel {
   let client = open();
   let closed = false;
 
@@ -112,7 +109,7 @@ function channel(at: string, open: () => Client, refusal: () => Fault | undefine
     const fault = faultOfCall(error);
     const cause = connectionProblem(fault.message);
     if (fault.status !== Status.UNAVAILABLE || cause === undefined) return fault;
-    const untrusted = refusal();
+    const untrusted = security.refusal;
     if (untrusted !== undefined) return untrusted;
     return new Fault('peer/unavailable', `cannot reach ${quote(at)}: ${cause}`, {
       hint: 'Check that it runs and that this is its address.',
@@ -200,6 +197,9 @@ function channel(at: string, open: () => Client, refusal: () => Fault | undefine
       const old = client;
       client = open();
       old.close();
+    },
+    get isWaiting() {
+      return security.isWaiting === true;
     },
     close() {
       closed = true;

@@ -139,7 +139,8 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
     },
   );
   // Few may open a Unix socket, and its connections have no names to take turns by.
-  const front = 'path' in at ? server : handshakesInTurn(server, options.clock ?? systemClock);
+  const turns = 'path' in at ? undefined : handshakesInTurn(server, limits.handshakeMs, options.clock ?? systemClock);
+  const front = turns?.listener ?? server;
   front.maxConnections = limits.connections;
   server.on('tlsClientError', (error, socket) => {
     options.onRefused?.(untrusted('the TLS handshake failed', error.message), plainAddress(socket.remoteAddress ?? ''));
@@ -160,6 +161,7 @@ export async function serveTls(options: TlsOptions): Promise<Serving & { readonl
     async close(graceMs) {
       unfollow();
       const closed = connections.close(front, graceMs);
+      turns?.dismiss();
       remove();
       await closed;
     },

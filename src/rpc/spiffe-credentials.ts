@@ -1,7 +1,13 @@
 /** How a channel makes its connections secure: Node does the handshake, and who the server is, we check ourselves. */
 import type { KeyObject } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { createSecureContext, type SecureContext, type SecureContextOptions, connect as tlsConnect } from 'node:tls';
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+  connect as tlsConnect,
+} from 'node:tls';
 import { ChannelCredentials, credentials, type experimental } from '@grpc/grpc-js';
 import { Fault } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
@@ -34,9 +40,17 @@ export interface ExpectedServer {
   readonly clock?: Clock;
 }
 
+/**
+ * How long a connection may take to be made once TCP has it, ms: as long as clients in Go give one. A server that many come
+ * back to at once takes them in turn, and whoever leaves early stands at the end of the line again.
+ */
+const patience = 20_000;
+
 /** For one target. A class because grpc-js asks for a subclass of its own. */
 export class SpiffeCredentials extends ChannelCredentials {
   readonly #target: TlsTarget;
+  /** Connections to the other end that carry nothing yet. */
+  readonly #waiting = new Set<TLSSocket>();
   readonly #exchange: SecureContextOptions;
   /** Why the last handshake was refused by us; undefined once one succeeded. */
   refusal: Fault | undefined;
@@ -59,15 +73,30 @@ export class SpiffeCredentials extends ChannelCredentials {
   override _createSecureConnector(
     ...[, , calls]: Parameters<ChannelCredentials['_createSecureConnector']>
   ): experimental.SecureConnector {
+    const given = new Set<TLSSocket>();
+    let isOver = false;
     return {
-      connect: (socket) => this.#connect(socket),
+      connect: (socket) => {
+        if (isOver) throw new Error('the connection is not wanted any more');
+        return this.#connect(socket, given);
+      },
       waitForReady: () => Promise.resolve(),
       getCallCredentials: () => calls ?? credentials.createEmpty(),
-      destroy() {},
+      // The library forgets a connection that is being made, and leaves it to the other end to finish or to close it.
+      destroy: () => {
+        isOver = true;
+        for (const tls of given) if (isWaiting(tls)) tls.destroy();
+      },
     };
   }
 
-  #connect(socket: Socket): Promise<experimental.SecureConnectResult> {
+  /** Whether the other end has accepted a connection and has not answered on it yet: it is stuck, or has others before us. */
+  get isWaiting(): boolean {
+    return [...this.#waiting].some(isWaiting);
+  }
+
+  /** @param given where the connection is kept while it is open */
+  #connect(socket: Socket, given: Set<TLSSocket>): Promise<experimental.SecureConnectResult> {
     const { host, bundle, expect, insecure, revocation, clock = systemClock } = this.#target;
     // A server that vanished is noticed by TCP: servers in Go take gRPC's own pings amiss when they come often.
     socket.setKeepAlive(true, 30_000);
@@ -80,10 +109,21 @@ export class SpiffeCredentials extends ChannelCredentials {
         ALPNProtocols: ['h2'],
         secureContext: this.#secureContext(),
       });
+      given.add(tls);
+      this.#waiting.add(tls);
+      const cancel = clock.after(patience, () => {
+        this.#waiting.delete(tls);
+        if (isWaiting(tls)) tls.destroy(new Error(`no connection was made in ${patience / 1000} seconds`));
+      });
       const failed = (error: Error): void => {
         tls.destroy();
         reject(error);
       };
+      tls.once('close', () => {
+        cancel();
+        given.delete(tls);
+        this.#waiting.delete(tls);
+      });
       tls.once('error', failed);
       tls.once('close', () => failed(new Error('the connection was closed during the TLS handshake')));
       tls.once('secureConnect', () => {
@@ -111,5 +151,8 @@ export class SpiffeCredentials extends ChannelCredentials {
     return this.#context.context;
   }
 }
+
+/** The other end of HTTP/2 speaks as soon as it has finished the handshake, which is some time after we have. */
+const isWaiting = (tls: TLSSocket): boolean => tls.bytesRead === 0;
 
 const isAddress = (host: string): boolean => host.includes(':') || /^[\d.]+$/.test(host);

@@ -89,6 +89,25 @@ test('a server that answers nothing any more is looked for on another connection
   rig.stop();
 });
 
+test('a server that has not come to the connection yet is waited for, on the same connection', async () => {
+  const rig = await agentRig();
+  rig.server.put({ id: 'a' });
+  await rig.start();
+  let asked = 0;
+  rig.server.instead.set('Position', (usual) => {
+    asked += 1;
+    rig.server.isWaiting = asked < 3;
+    if (rig.server.isWaiting) throw new Fault('call/late', 'the deadline passed');
+    return usual();
+  });
+  await rig.clock.advance(67_000);
+  assert.equal(asked, 3);
+  assert.equal(rig.server.reconnects, 0);
+  assert.equal(rig.server.starts.length, 1);
+  assert.equal(rig.sync.status().outage, undefined);
+  rig.stop();
+});
+
 test('a renewed agent SVID moves the stream to the new connection at once', async () => {
   const rig = await agentRig();
   rig.server.put({ id: 'a' });

@@ -73,6 +73,8 @@ export interface FakeServer {
   readonly endWatch: Set<(fault: Fault) => void>;
   /** How often the agent wanted another connection. */
   reconnects: number;
+  /** Whether connections are accepted and not answered on. */
+  isWaiting: boolean;
   /** What the last stream has shown: where the next one goes on. */
   readonly shown: { entries: Map<string, Entry>; bundles: Map<TrustDomain, Bundle> };
   readonly services: readonly Service[];
@@ -121,6 +123,7 @@ export function fakeServer(clock: Clock): FakeServer {
     silent: false,
     endWatch: new Set(),
     reconnects: 0,
+    isWaiting: false,
     shown: { entries: new Map(), bundles: new Map() },
     get services() {
       return services;
@@ -135,7 +138,14 @@ export function fakeServer(clock: Clock): FakeServer {
       const reconnect = (): void => {
         server.reconnects += 1;
       };
-      return { ...serverApi(channel), reconnect, close: () => channel.close() };
+      return {
+        ...serverApi(channel),
+        get isWaiting() {
+          return server.isWaiting;
+        },
+        reconnect,
+        close: () => channel.close(),
+      };
     },
     put(given) {
       const before = server.entries.get(given.id);

@@ -100,6 +100,7 @@ export function memoryChannel(services: readonly Service[], caller: Caller, guar
         },
       };
     },
+    isWaiting: false,
     reconnect() {},
     close: () => closed.abort(),
   };
