@@ -17,6 +17,7 @@ import {
   toggle,
   trustDomain,
 } from '../src/config/kinds.ts';
+import { type Reading, readOptions, type Sources } from '../src/config/read.ts';
 import { mlDsaRules, ownSocketRules, sharedSections } from '../src/config/shared.ts';
 import { svidStoreSections } from '../src/config/svid-stores.ts';
 import { workloadAttestorRules, workloadAttestorSections } from '../src/config/workload-attestors.ts';
@@ -26,12 +27,9 @@ import {
   optional,
   optionalSection,
   type Program,
-  type Reading,
   type Rule,
-  readOptions,
   reloadable,
   required,
-  type Sources,
   section,
   setting,
 } from '../src/config.ts';

@@ -1,7 +1,7 @@
 /** The process edge of the agent: options in, signals, and an end that the exit code tells. */
 import { liveOptions } from '../src/config/live.ts';
+import type { Sources } from '../src/config/read.ts';
 import { preparing, reloader } from '../src/config/reload.ts';
-import type { Sources } from '../src/config.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { boundHeap, giveBackWhenIdle } from '../src/run/heap.ts';

@@ -2,7 +2,8 @@
 import { agentProgram } from '../agent/config.ts';
 import { serverProgram } from '../server/config.ts';
 import { parseConfigFile } from '../src/config/file.ts';
-import { inspectOptions, type Program, type Table } from '../src/config.ts';
+import { inspectOptions } from '../src/config/read.ts';
+import type { Program, Table } from '../src/config.ts';
 import { type Command, command } from './command.ts';
 import { sourcesFrom, tableFlags } from './config-flags.ts';
 import { output, required, text } from './flags.ts';

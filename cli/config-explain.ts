@@ -2,7 +2,8 @@
 import { agentProgram, agentTable } from '../agent/config.ts';
 import { serverProgram, serverTable } from '../server/config.ts';
 import { type ExplainRow, explain } from '../src/config/describe.ts';
-import { inspectOptions, type Program, type Table } from '../src/config.ts';
+import { inspectOptions } from '../src/config/read.ts';
+import type { Program, Table } from '../src/config.ts';
 import { type Command, command } from './command.ts';
 import { sourcesFrom, tableFlags } from './config-flags.ts';
 import { output } from './flags.ts';

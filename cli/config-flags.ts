@@ -1,7 +1,8 @@
 /** The flags of `server run` and `agent run`, made from the programs' tables of options, and the sources they are read from. */
 
 import { flagRows, rowsWithFlag } from '../src/config/describe.ts';
-import type { Sources, Table } from '../src/config.ts';
+import type { Sources } from '../src/config/read.ts';
+import type { Table } from '../src/config.ts';
 import { Fault } from '../src/errors.ts';
 import type { Flag, Flags } from './command.ts';
 import { text } from './flags.ts';

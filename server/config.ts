@@ -17,6 +17,7 @@ import {
   toggle,
   trustDomain,
 } from '../src/config/kinds.ts';
+import { type Reading, readOptions, type Sources } from '../src/config/read.ts';
 import { mlDsaRules, ownSocketRules, sharedSections } from '../src/config/shared.ts';
 import {
   derived,
@@ -24,12 +25,9 @@ import {
   optional,
   optionalSection,
   type Program,
-  type Reading,
   type Rule,
-  readOptions,
   reloadable,
   required,
-  type Sources,
   section,
   setting,
 } from '../src/config.ts';

@@ -1,5 +1,6 @@
 /** What a table says about itself: rows for the help and completion, for `config explain`, and the reference page. */
-import { type Option, type Reading, type Row, rowsOf, type Table } from '../config.ts';
+import { type Option, type Row, rowsOf, type Table } from '../config.ts';
+import type { Reading } from './read.ts';
 
 /** What the command line needs to declare a flag. */
 export interface FlagRow {

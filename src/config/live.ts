@@ -2,8 +2,9 @@
  * Options that change while a program runs. Those marked `live` in its table are read anew wherever they are used; all
  * others keep the value of the start. What comes is whole or nothing: it is checked together with what stays.
  */
-import { checkRules, type Option, type Program, rowsOf, type Section, type Table } from '../config.ts';
+import { type Option, type Program, rowsOf, type Section, type Table } from '../config.ts';
 import { Fault } from '../errors.ts';
+import { checkRules } from './read.ts';
 
 export interface Difference {
   readonly path: string;

@@ -1,8 +1,8 @@
 /** SIGHUP: reads the configuration again, takes what can be taken, and says in the log what was and what was not. */
 
-import type { Reading } from '../config.ts';
 import { Fault } from '../errors.ts';
 import type { LiveOptions } from './live.ts';
+import type { Reading } from './read.ts';
 
 /** What is told of it; the program's log fits. */
 interface ReloadLog {

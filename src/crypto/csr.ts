@@ -6,7 +6,8 @@
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { Fault } from '../errors.ts';
 import { describeSpki, type KeyShape, type KeyType, keyTypeOf, keyTypes, publicKeyOf } from './algorithms.ts';
-import { commonNameOf, KeyUsage, readGeneralNames } from './certificate.ts';
+import { KeyUsage } from './certificate.ts';
+import { commonNameOf, readGeneralNames } from './certificate-names.ts';
 import { basicConstraints, keyUsage, name, subjectAltName } from './certificate-writer.ts';
 import {
   bitString,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentProgram, readAgentOptions } from '../../agent/config.ts';
-import { inspectOptions, rowsOf } from '../../src/config.ts';
+import { inspectOptions } from '../../src/config/read.ts';
+import { rowsOf } from '../../src/config.ts';
 
 const least = { trustDomain: 'example.org', server: '127.0.0.1:8081', trustBundle: 'bundle.pem' };
 

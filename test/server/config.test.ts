@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readServerOptions, serverProgram } from '../../server/config.ts';
-import { inspectOptions, rowsOf } from '../../src/config.ts';
+import { inspectOptions } from '../../src/config/read.ts';
+import { rowsOf } from '../../src/config.ts';
 
 const least = { trustDomain: 'example.org' };
 const problems = async (flags: object, text?: string): Promise<readonly string[]> => {

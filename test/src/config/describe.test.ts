@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { explain, flagRows, referencePage } from '../../../src/config/describe.ts';
 import { choice, listOf, text, toggle } from '../../../src/config/kinds.ts';
-import { inspectOptions, optional, readOptions, required, section, setting } from '../../../src/config.ts';
+import { inspectOptions, readOptions } from '../../../src/config/read.ts';
+import { optional, required, section, setting } from '../../../src/config.ts';
 
 const table = {
   name: required(text, 'The name.'),

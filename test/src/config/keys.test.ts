@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { agentProgram, agentTable } from '../../../agent/config.ts';
 import { readServerOptions, serverTable } from '../../../server/config.ts';
 import { explain, rowsWithFlag } from '../../../src/config/describe.ts';
-import { inspectOptions, rowsOf } from '../../../src/config.ts';
+import { inspectOptions } from '../../../src/config/read.ts';
+import { rowsOf } from '../../../src/config.ts';
 import { fault } from '../../support/fault.ts';
 
 const least = { trustDomain: 'example.org' };

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { count, text } from '../../../src/config/kinds.ts';
 import { liveOptions } from '../../../src/config/live.ts';
+import { readOptions } from '../../../src/config/read.ts';
 import { reloader } from '../../../src/config/reload.ts';
 import {
   type OptionsOf,
   optional,
   optionalSection,
   type Program,
-  readOptions,
   reloadable,
   section,
   setting,

@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { agentProgram } from '../../../agent/config.ts';
 import { serverProgram } from '../../../server/config.ts';
 import { explain } from '../../../src/config/describe.ts';
-import { inspectOptions } from '../../../src/config.ts';
+import { inspectOptions } from '../../../src/config/read.ts';
 import { Fault } from '../../../src/errors.ts';
 import { createLog } from '../../../src/log.ts';
 import { observe } from '../../../src/observe/http.ts';

@@ -1,20 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { count, duration, listOf, path, text, toggle } from '../../src/config/kinds.ts';
+import { count, duration, listOf, path, text, toggle } from '../../../src/config/kinds.ts';
+import { inspectOptions, readOptions } from '../../../src/config/read.ts';
 import {
   derived,
-  inspectOptions,
   type OptionsOf,
   optional,
   optionalSection,
   type Program,
-  readOptions,
   required,
   rowsOf,
   section,
   setting,
-} from '../../src/config.ts';
-import { Fault } from '../../src/errors.ts';
+} from '../../../src/config.ts';
+import { Fault } from '../../../src/errors.ts';
 
 const table = {
   name: required(text, 'The name.'),
