@@ -152,6 +152,11 @@ export const commands: readonly Listed[] = [
     ['api validate jwt'],
   ),
   listed(
+    'validate wit',
+    'Validate a WIT-SVID and its proof, as headers of a request',
+    async () => (await import('./validate-wit.ts')).validateWit,
+  ),
+  listed(
     'watch',
     'Print each update of the X.509-SVIDs of this process',
     async () => (await import('./watch.ts')).watch,

@@ -11,8 +11,8 @@ import { type Clock, systemClock } from '../src/run/clock.ts';
 import { follow } from '../src/run/follow.ts';
 import { type Random, systemRandom } from '../src/run/random.ts';
 import type { Bundle } from '../src/spiffe/bundle.ts';
-import { parseWitKeySet } from '../src/spiffe/bundle-jwks.ts';
-import { parseId, type SpiffeId, type TrustDomain, trustDomainOf } from '../src/spiffe/id.ts';
+import { parseWitBundles } from '../src/spiffe/bundle-jwks.ts';
+import { parseId, type SpiffeId, type TrustDomain } from '../src/spiffe/id.ts';
 import { makeWitProof, proofHeader, witHeader } from '../src/spiffe/wit-proof.ts';
 import { audienceOf } from './wit-verifier.ts';
 
@@ -92,11 +92,7 @@ export async function openWits(
       }));
     }),
     keep<WitBundlesResponse>('FetchWITBundles', (message) => {
-      const named = Object.entries(message.bundles).map(([name, text]) => {
-        const domain = trustDomainOf(parseId(name));
-        return [domain, parseWitKeySet(text, domain)] as const;
-      });
-      bundles = new Map(named);
+      bundles = parseWitBundles(message.bundles);
     }),
   ];
   const close = (): void => {

@@ -8,7 +8,7 @@ import { isTokenKeyKind, publicJwk, spkiOfJwk } from '../crypto/jwk.ts';
 import { pemDecode, pemEncode } from '../crypto/pem.ts';
 import { Fault, quote } from '../errors.ts';
 import type { Bundle, JwtAuthority, X509Authority } from './bundle.ts';
-import type { TrustDomain } from './id.ts';
+import { parseId, type TrustDomain, trustDomainOf } from './id.ts';
 
 const longest = 4 * 1024 * 1024;
 const mostKeys = 4096;
@@ -109,6 +109,16 @@ export function parseWitKeySet(text: string, trustDomain: TrustDomain): Bundle {
   const keys = document.keys.map((jwk) => (isJsonObject(jwk) ? { ...jwk, use: jwk.use ?? 'wit-svid' } : jwk));
   const named = keys.filter((jwk) => !isJsonObject(jwk) || jwk.use === 'wit-svid');
   return readBundle({ keys: named }, trustDomain);
+}
+
+/** Reads the bundles of `WITBundlesResponse`, by SPIFFE ID of the trust domain. Throws `id/invalid`, `bundle/invalid`. */
+export function parseWitBundles(bundles: Readonly<Record<string, string>>): Map<TrustDomain, Bundle> {
+  return new Map(
+    Object.entries(bundles).map(([name, text]) => {
+      const domain = trustDomainOf(parseId(name));
+      return [domain, parseWitKeySet(text, domain)];
+    }),
+  );
 }
 
 /** Reads certificates in PEM as a bundle of X.509 authorities. Throws `bundle/invalid`. */
