@@ -75,6 +75,11 @@ export const serverTable = {
     'Where entries, nodes and the log of changes are stored: `sqlite:PATH`, `sqlite::memory:`, or for several servers of one trust domain `postgres://USER:PASSWORD@HOST/DATABASE`.',
     { secret: true },
   ),
+  databaseReplica: optional(
+    text,
+    'A standby of a PostgreSQL `database`, from which a server reads all entries and nodes when it starts, see [PostgreSQL](postgresql.md#read-replicas). One that cannot be used is named in the log, and the database is read.',
+    { secret: true },
+  ),
   migrateAtStart: setting(
     toggle,
     true,
@@ -208,6 +213,8 @@ export const serverTable = {
 type FromTable = OptionsOf<typeof serverTable>;
 export interface ServerOptions extends FromTable {}
 
+const isPostgres = (url: string): boolean => /^postgres(ql)?:\/\/[^/?]*\/[^/?]/.test(url);
+
 const rules: readonly Rule<ServerOptions>[] = [
   ...ownSocketRules('adminSocket'),
   ...keysRules,
@@ -255,6 +262,17 @@ const rules: readonly Rule<ServerOptions>[] = [
         'database',
         'is not a database this version knows; give sqlite:PATH, sqlite::memory: or postgres://USER:PASSWORD@HOST/DATABASE',
       );
+    },
+  },
+  {
+    needs: ['database', 'databaseReplica'],
+    check({ database, databaseReplica }, report) {
+      // Neither value is quoted, as above.
+      if (databaseReplica === undefined) return;
+      if (!isPostgres(databaseReplica))
+        report.fault('databaseReplica', 'is no standby: give postgres://USER:PASSWORD@HOST/DATABASE');
+      else if (!isPostgres(database))
+        report.fault('databaseReplica', 'is for a database of PostgreSQL; SQLite has no replicas, so leave it out');
     },
   },
   {

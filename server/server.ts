@@ -124,12 +124,22 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     const running = tasks();
     undo.push(() => running.close());
     const fail = (error: unknown): void => running.run('change log', () => Promise.reject(error));
-    const world = await followWorld(store, (error) => {
-      // A database that is away comes back, and what was missed is read then; anything else leaves a memory of no use.
-      if (!(error instanceof Fault) || error.code !== 'peer/unavailable') return fail(error);
-      log.warn({ code: error.code, message: error.message }, 'changes not read; they are read again');
-      running.run('change log', (signal) => readAgain(world, clock, signal));
-    });
+    const { databaseReplica } = options;
+    // Loaded when asked for, with what speaks to PostgreSQL.
+    const loaded =
+      databaseReplica === undefined
+        ? undefined
+        : await (await import('./entries/load-from-replica.ts')).loadFromReplica(databaseReplica, store, log);
+    const world = await followWorld(
+      store,
+      (error) => {
+        // A database that is away comes back, and what was missed is read then; anything else leaves a memory of no use.
+        if (!(error instanceof Fault) || error.code !== 'peer/unavailable') return fail(error);
+        log.warn({ code: error.code, message: error.message }, 'changes not read; they are read again');
+        running.run('change log', (signal) => readAgain(world, clock, signal));
+      },
+      loaded,
+    );
     undo.push(() => world.close());
     undo.push(
       store.log.onBroken((fault) => {

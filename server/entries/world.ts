@@ -5,8 +5,9 @@
  */
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import type { Loadable } from '../store/replica.ts';
 import { revocationKey } from '../store/revocation-key.ts';
-import type { Change, Revocation, Store, StoredCrl, StoredEntry, StoredNode } from '../store/store.ts';
+import type { Change, ChangeLog, Revocation, Store, StoredCrl, StoredEntry, StoredNode } from '../store/store.ts';
 
 /** What a reader sees. Maps are live: take what is needed before the next wait. */
 export interface World {
@@ -44,47 +45,72 @@ export interface FollowedWorld extends World {
 
 const batch = 1000;
 
-/** Loads everything and follows the log from then on. */
-export async function followWorld(store: Store, onFailure: (error: unknown) => void): Promise<FollowedWorld> {
+/** What `emptyWorld` makes. */
+export type Memory = ReturnType<typeof emptyWorld>;
+
+/** Reads everything. What is written meanwhile may be in it or not: `replay` from its position makes it whole. */
+export async function loadWorld(from: Loadable): Promise<Memory> {
   const memory = emptyWorld();
-  const start = await store.log.position();
+  memory.position = await from.log.position();
   for (let after = 0; ; ) {
-    const entries = await store.entries.scan(after, batch);
+    const entries = await from.entries.scan(after, batch);
     for (const entry of entries) memory.putEntry(entry);
     const last = entries.at(-1);
     if (!last) break;
     after = last.seq;
   }
   for (let after = 0; ; ) {
-    const nodes = await store.nodes.scan(after, batch);
+    const nodes = await from.nodes.scan(after, batch);
     for (const node of nodes) memory.nodes.set(node.id, node);
     const last = nodes.at(-1);
     if (!last) break;
     after = last.seq;
   }
-  for (const bundle of await store.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
-  for (const one of await store.revocations.list()) memory.revocations.set(revocationKey(one), one);
-  for (const crl of await store.revocations.listCrls()) memory.crls.set(crl.authority, crl);
-  memory.position = start;
+  for (const bundle of await from.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
+  for (const one of await from.revocations.list()) memory.revocations.set(revocationKey(one), one);
+  for (const crl of await from.revocations.listCrls()) memory.crls.set(crl.authority, crl);
+  return memory;
+}
 
-  const readers = new Set<Parameters<FollowedWorld['onChange']>[0]>();
-  let known = start;
-  let running: Promise<void> | undefined;
-
-  async function catchUp(): Promise<void> {
-    while (memory.position < known) {
-      const changes = await store.log.read(memory.position, batch);
-      if (changes.length === 0) return;
-      for (const change of changes) {
-        const old = change.kind === 'entry' ? memory.entries.get(change.id) : undefined;
-        memory.apply(change);
-        memory.position = change.position;
-        for (const reader of readers) reader(change, old);
-      }
+/** Applies the log from where the memory is up to `until`, which may move on meanwhile. */
+export async function replay(
+  memory: Memory,
+  log: Pick<ChangeLog, 'read'>,
+  until: () => number,
+  told?: (change: Change, old: StoredEntry | undefined) => void,
+): Promise<void> {
+  while (memory.position < until()) {
+    const changes = await log.read(memory.position, batch);
+    if (changes.length === 0) return;
+    for (const change of changes) {
+      const old = change.kind === 'entry' ? memory.entries.get(change.id) : undefined;
+      memory.apply(change);
+      memory.position = change.position;
+      told?.(change, old);
     }
   }
+}
+
+/**
+ * Loads everything and follows the log from then on.
+ * @param loaded what was read already, from this store or from a copy of it
+ */
+export async function followWorld(
+  store: Store,
+  onFailure: (error: unknown) => void,
+  loaded?: Memory,
+): Promise<FollowedWorld> {
+  const memory = loaded ?? (await loadWorld(store));
+
+  const readers = new Set<Parameters<FollowedWorld['onChange']>[0]>();
+  let known = memory.position;
+  let running: Promise<void> | undefined;
+
+  const tell = (change: Change, old: StoredEntry | undefined): void => {
+    for (const reader of readers) reader(change, old);
+  };
   function wake(): Promise<void> {
-    running ??= catchUp().finally(() => {
+    running ??= replay(memory, store.log, () => known, tell).finally(() => {
       running = undefined;
     });
     return running;

@@ -23,8 +23,8 @@ const plainTypes: pg.CustomTypesConfig = {
  * made for each run: one kept from when a table was empty reads all of it, which at 30,000 entries makes creation twenty
  * times slower until the database has looked at its tables again.
  */
-const setUp = `
-  set statement_timeout = ${statementMs}; set lock_timeout = ${statementMs};
+const setUp = (patienceMs: number): string => `
+  set statement_timeout = ${patienceMs}; set lock_timeout = ${patienceMs};
   set plan_cache_mode = force_custom_plan; set idle_in_transaction_session_timeout = ${heldMs};
   select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'`;
 
@@ -36,8 +36,11 @@ export interface Connections {
   close(): Promise<void>;
 }
 
-/** Makes a pool; nothing is connected before it is used. */
-export function connections(url: string): Connections {
+/**
+ * Makes a pool; nothing is connected before it is used.
+ * @param patienceMs how long the database may take over one statement, milliseconds
+ */
+export function connections(url: string, patienceMs = statementMs): Connections {
   const config: pg.PoolConfig = {
     connectionString: url,
     application_name: 'mutual',
@@ -45,7 +48,7 @@ export function connections(url: string): Connections {
     keepAlive: true,
     connectionTimeoutMillis: 5000,
     // Longer than the database's own limit: this ends waiting for a host that has vanished.
-    query_timeout: statementMs + 5000,
+    query_timeout: patienceMs + 5000,
   };
   const pool = new pg.Pool({ ...config, max: 6, allowExitOnIdle: true });
   // The pool removes a connection that breaks; without listeners the event would end the process.
@@ -58,7 +61,7 @@ export function connections(url: string): Connections {
   const take = async (begin: string | undefined): Promise<pg.PoolClient> => {
     const client = await pool.connect();
     try {
-      if (!ready.has(client)) await client.query(setUp);
+      if (!ready.has(client)) await client.query(setUp(patienceMs));
       ready.add(client);
       if (begin !== undefined) await client.query(begin);
       return client;

@@ -112,6 +112,16 @@ const refused: [string, object, RegExp][] = [
     { database: 'mysql:x' },
     /^--database: is not a database this version knows; give sqlite:PATH/,
   ],
+  [
+    'a replica of SQLite',
+    { databaseReplica: 'postgres://me:hush@db/mutual' },
+    /^--database-replica: is for a database of PostgreSQL; SQLite has no replicas, so leave it out$/,
+  ],
+  [
+    'a replica that is no address of PostgreSQL',
+    { database: 'postgres://me@db/mutual', databaseReplica: 'sqlite:hush' },
+    /^--database-replica: is no standby: give postgres:\/\/USER:PASSWORD@HOST\/DATABASE$/,
+  ],
   ['a key type SPIRE has not', { caKeyType: 'ed25519' }, /^--ca-key-type: "ed25519" is not one of ec-p256/],
   [
     'a key type that is experimental',

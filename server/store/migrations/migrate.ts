@@ -96,16 +96,21 @@ export async function migrate(session: Session, logId: string, allowed = true): 
   return { before: stored.version, after: Math.max(stored.version, ours) };
 }
 
+/** The version of the schema that is there; 0 when there is none. */
+export async function schemaOf(session: Session): Promise<number> {
+  if ((await session.all(tables[session.engine], {})).length === 0) return 0;
+  return (await session.all(version, {}))[0]?.version ?? 0;
+}
+
 /** Where nothing may be changed, the schema has to be there already: the statements below would make what is missing. */
 async function requireSchema(session: Session): Promise<void> {
-  const held =
-    (await session.all(tables[session.engine], {})).length > 0 ? (await session.all(version, {}))[0] : undefined;
-  if ((held?.version ?? 0) >= ours) return;
+  const held = await schemaOf(session);
+  if (held >= ours) return;
   throw new Fault(
     'state/refused',
-    held === undefined
+    held === 0
       ? 'the database is empty, and this server may not make its schema'
-      : `the database has schema ${held.version}, this program needs ${ours}, and this server may not change it`,
+      : `the database has schema ${held}, this program needs ${ours}, and this server may not change it`,
     { hint: 'Run "mutual server migrate" once, or start with migrateAtStart.' },
   );
 }

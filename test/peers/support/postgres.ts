@@ -7,6 +7,8 @@ import type { Place } from './place.ts';
 import { until } from './until.ts';
 
 export interface Postgres {
+  /** The folder of its socket. */
+  readonly socket: string;
   /** Makes an empty database and gives its URL. */
   database(): Promise<string>;
   /** Runs SQL as the owner in a database of the server, the one of `url` if given. */
@@ -22,8 +24,8 @@ export interface Postgres {
  * @param address an IPv4 address of this machine at which it listens too, on port 5432, for whoever reaches that
  */
 export async function startPostgres(place: Place, address?: string): Promise<Postgres> {
-  const bin = programs();
-  const owner = account();
+  const bin = programsOfPostgres();
+  const owner = accountOfPostgres();
   const data = place.path('postgres', 'data');
   const socket = place.path('postgres', 'socket');
   mkdirSync(socket);
@@ -76,6 +78,7 @@ export async function startPostgres(place: Place, address?: string): Promise<Pos
   await start();
   let made = 0;
   return {
+    socket,
     async database() {
       made += 1;
       await query(`create database d${made}`);
@@ -91,7 +94,7 @@ export async function startPostgres(place: Place, address?: string): Promise<Pos
 }
 
 /** The folder with initdb and postgres: the newest of Debian's. */
-function programs(): string {
+export function programsOfPostgres(): string {
   const root = '/usr/lib/postgresql';
   const versions = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : [];
   for (const version of versions)
@@ -100,7 +103,7 @@ function programs(): string {
 }
 
 /** Who runs the server: it refuses to run as root. */
-function account(): { uid: number; gid: number } | undefined {
+export function accountOfPostgres(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   return { uid: 65534, gid: 65534 };
 }
