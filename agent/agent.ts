@@ -44,7 +44,7 @@ import { serverLink } from './link.ts';
 import { makeNode } from './node.ts';
 import { persist } from './persist.ts';
 import { refusalLog } from './refusal-log.ts';
-import { type Refusals, refusals } from './refusals.ts';
+import { refusalOf, refusals } from './refusals.ts';
 import { makeRenewal } from './renew.ts';
 import { completeFor } from './revocations.ts';
 import { prepareSockets } from './sockets.ts';
@@ -247,7 +247,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       count?.(call.method, fault?.status ?? Status.OK, ms);
       if (fault === undefined || fault.code === 'call/cancelled') return;
       logRefusal(call, fault);
-      noteRefusal(refused, call, fault, clock.now());
+      refused.note(refusalOf(call, fault, clock.now()));
     };
     const say = sayOnce(log, clock);
     const podsFailed = (error: unknown): void => say('', 'pods', why(error), 'pods not listed');
@@ -411,10 +411,4 @@ const nothingTrusted = (trustDomain: TrustDomain): Bundle => ({
 
 function throwIf(fault: Fault | undefined): void {
   if (fault !== undefined) throw fault;
-}
-
-function noteRefusal(refused: Refusals, { method, caller }: Call, fault: Fault, at: number): void {
-  if (caller.kind !== 'unix') return;
-  const { pid, uid } = caller.peer;
-  refused.note({ at, method, pid, uid, message: fault.message, code: fault.code, hint: fault.hint ?? '' });
 }

@@ -48,12 +48,11 @@ export const agentStatus = command({
     if (status.refusals.length > 0) {
       const rows = status.refusals.map((one: Message) => [
         printDeadline(Number(one.at), ports.clock.now()),
-        String(one.pid),
-        String(one.uid),
+        one.broker || `pid ${one.pid}, uid ${one.uid}`,
         one.method.slice(one.method.lastIndexOf('/') + 1),
         one.message,
       ]);
-      ports.out(`\n${table(ports, ['REFUSED', 'PID', 'UID', 'CALL', 'WHY'], rows)}`);
+      ports.out(`\n${table(ports, ['REFUSED', 'CALLER', 'CALL', 'WHY'], rows)}`);
     }
     return exit;
   },

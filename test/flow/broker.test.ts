@@ -12,6 +12,7 @@ import { type SecureVersion, connect as tlsConnect } from 'node:tls';
 import { parseCertificate, splitCertificates } from '../../src/crypto/certificate.ts';
 import { decodeJwt } from '../../src/crypto/jwt.ts';
 import { type Fault, Status } from '../../src/errors.ts';
+import { connectUnix } from '../../src/rpc/connect.ts';
 import { parseId } from '../../src/spiffe/id.ts';
 import { secureContextOptions } from '../../src/tls/credentials.ts';
 import { type BrokerSvid, connectBroker, processReference, service, svidOf } from '../support/broker.ts';
@@ -227,7 +228,7 @@ test('BR-1 BR-4 BR-13 BR-21 a process is found by its pid: all its SVIDs at once
 });
 
 test('BR-6 BR-16 a pid that nobody has is not found, with its reason; a pid that is none is not valid', async (t) => {
-  const { broker, workload, entry } = await rig(t);
+  const { pair, broker, workload, entry } = await rig(t);
   await entry('web');
   const child = await workload('web');
   await gone(child);
@@ -249,6 +250,14 @@ test('BR-6 BR-16 a pid that nobody has is not found, with its reason; a pid that
     assert.deepEqual(fault.info?.metadata, { pid: String(child.pid) });
     return true;
   });
+
+  // And whoever looks after the node sees what the broker was told.
+  const admin = connectUnix(pair.agent.adminSocket);
+  const { refusals } = await admin.unary('mutual.agent.v1.Status', 'GetStatus', {});
+  admin.close();
+  const [last] = refusals;
+  assert.deepEqual([last.broker, last.pid, last.code], [brokerId, 0, 'thing/missing']);
+  assert.match(last.message, new RegExp(`there is no process ${child.pid}`));
 });
 
 test('BR-17 BR-20 a workload that no entry describes is not entitled, and whoever loses the last one loses its streams, alone', async (t) => {
