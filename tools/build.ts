@@ -4,10 +4,22 @@
  * since a thread is started from a file. Packages with native parts stay outside, and so do those that find their own files
  * at run time.
  */
-import { cpSync, existsSync, globSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { build, type Plugin } from 'esbuild';
+import { everyContract, printDescriptor } from '../src/rpc/load.ts';
+import { writeContracts } from '../src/rpc/write-contracts.ts';
 import { root } from './run.ts';
 
 const start = performance.now();
@@ -31,6 +43,25 @@ const smallerProtobuf: Plugin = {
         library.util.Long = ${asking('long')};
         library.configure();
         export const protobuf = () => library;`,
+      resolveDir: dirname(require.resolve('@grpc/proto-loader')),
+    }));
+  },
+};
+
+/** In place of src/rpc/written-contracts.ts' nothing: the contracts as code, with the least of the library that it needs. */
+const contracts: Plugin = {
+  name: 'contracts',
+  setup(build) {
+    build.onLoad({ filter: /src\/rpc\/written-contracts\.ts$/ }, ({ path }) => ({
+      contents: readFileSync(path, 'utf8').replace(
+        / = undefined as [^;]*;/,
+        () => ` = { ${writeContracts(everyContract())}, library() {
+          const library = ${asking('protobufjs/minimal')};
+          if (!library.util.Long) { library.util.Long = ${asking('long')}; library.configure(); }
+          return library;
+        } };`,
+      ),
+      loader: 'ts',
       resolveDir: dirname(require.resolve('@grpc/proto-loader')),
     }));
   },
@@ -74,7 +105,7 @@ await build({
   sourcesContent: false,
   legalComments: 'linked',
   external,
-  plugins: [smallerProtobuf, lazyModules],
+  plugins: [smallerProtobuf, contracts, lazyModules],
   define: { 'import.meta.url': 'mutualUrl' },
   banner: { js: "const mutualUrl=require('node:url').pathToFileURL(__filename).href;" },
   logLevel: 'warning',
@@ -84,7 +115,6 @@ cpSync(join(root, 'proto'), join(made, 'proto'), {
   recursive: true,
   filter: (path) => !path.startsWith(join(root, 'proto', 'gen')),
 });
-const { printDescriptor } = await import('../src/rpc/load.ts');
 writeFileSync(join(made, 'proto', 'descriptor.json'), printDescriptor());
 
 // Whole or not at all: a program started meanwhile finds the old build or the new one.

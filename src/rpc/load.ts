@@ -11,6 +11,7 @@ import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
 import { quote } from '../errors.ts';
 import { protobuf } from './protobuf.ts';
 import { partsOf, printParts } from './stored-contracts.ts';
+import { written, writtenCodecs } from './written-contracts.ts';
 
 /** How messages look in TypeScript; the generated types are made with the same options (tools/proto-types.ts). */
 export const messageOptions = { longs: String, enums: String, defaults: true, arrays: true, oneofs: true } as const;
@@ -135,6 +136,7 @@ let parts: ((name: string) => void) | null | undefined;
 const loadedPackages = new Set<string>();
 const codecs = new Map<string, MessageCodec>();
 const services = new Map<string, ServiceDefinition>();
+const writtenCodec = written && writtenCodecs(written, messageOptions);
 
 /**
  * A service by its full name, such as `spire.api.server.agent.v1.Agent` or `SpiffeWorkloadAPI`.
@@ -143,8 +145,9 @@ const services = new Map<string, ServiceDefinition>();
 export function loadService(fullName: string): ServiceDefinition {
   let definition = services.get(fullName);
   if (definition === undefined) {
-    const { methodsArray } = rootHolding(fullName).lookupService(fullName);
-    definition = Object.fromEntries(methodsArray.map((method) => [method.name, methodDefinition(fullName, method)]));
+    definition = Object.fromEntries(
+      methodsOf(fullName).map((method) => [method.name, methodDefinition(fullName, method)]),
+    );
     services.set(fullName, definition);
   }
   return definition;
@@ -154,7 +157,7 @@ export function loadService(fullName: string): ServiceDefinition {
 export function messageCodec(fullName: string): MessageCodec {
   let codec = codecs.get(fullName);
   if (codec === undefined) {
-    codec = codecOf(rootHolding(fullName).lookupType(fullName));
+    codec = writtenCodec?.(fullName) ?? codecOf(rootHolding(fullName).lookupType(fullName));
     codecs.set(fullName, codec);
   }
   return codec;
@@ -162,19 +165,58 @@ export function messageCodec(fullName: string): MessageCodec {
 
 /** Every contract as a text for a build to store as `descriptor.json` in its proto directory: that reads faster. */
 export function printDescriptor(): string {
-  const all = newRoot();
-  all.loadSync(Object.values(packageFiles).flat(), { keepCase: true });
-  return printParts(all);
+  return printParts(everyContract());
 }
 
-function methodDefinition(service: string, method: ProtoMethod): MethodDefinition<object, object> {
-  method.resolve();
-  const request = codecOf(method.resolvedRequestType);
-  const response = codecOf(method.resolvedResponseType);
+/** Every contract, read from its file. */
+export function everyContract(): ProtoRoot {
+  const all = newRoot();
+  all.loadSync(Object.values(packageFiles).flat(), { keepCase: true });
+  return all;
+}
+
+interface Method {
+  readonly name: string;
+  readonly request: MessageCodec;
+  readonly response: MessageCodec;
+  readonly requestStream: boolean;
+  readonly responseStream: boolean;
+}
+
+function methodsOf(service: string): Method[] {
+  if (written && writtenCodec) {
+    const methods = written.services[service];
+    if (methods === undefined) throw noContract(service);
+    return Object.entries(methods).map(([name, [request, response, requestStream, responseStream]]) => ({
+      name,
+      request: writtenCodec(request),
+      response: writtenCodec(response),
+      requestStream,
+      responseStream,
+    }));
+  }
+  return rootHolding(service)
+    .lookupService(service)
+    .methodsArray.map((method) => {
+      method.resolve();
+      return {
+        name: method.name,
+        request: codecOf(method.resolvedRequestType),
+        response: codecOf(method.resolvedResponseType),
+        requestStream: method.requestStream === true,
+        responseStream: method.responseStream === true,
+      };
+    });
+}
+
+function methodDefinition(
+  service: string,
+  { name, request, response, requestStream, responseStream }: Method,
+): MethodDefinition<object, object> {
   return {
-    path: `/${service}/${method.name}`,
-    requestStream: method.requestStream === true,
-    responseStream: method.responseStream === true,
+    path: `/${service}/${name}`,
+    requestStream,
+    responseStream,
     requestSerialize: request.encode,
     requestDeserialize: request.decode,
     responseSerialize: response.encode,
@@ -193,7 +235,7 @@ function codecOf(type: ProtoType): MessageCodec {
 export function rootHolding(fullName: string): ProtoRoot {
   const name = fullName.slice(0, Math.max(fullName.lastIndexOf('.'), 0));
   const files = packageFiles[name];
-  if (files === undefined) throw new Error(`no contract under proto/ has the package of ${quote(fullName)}`);
+  if (files === undefined) throw noContract(fullName);
   root ??= newRoot();
   if (!loadedPackages.has(name)) {
     const stored = storedParts(root);
@@ -203,6 +245,9 @@ export function rootHolding(fullName: string): ProtoRoot {
   }
   return root;
 }
+
+const noContract = (fullName: string): Error =>
+  new Error(`no contract under proto/ has the package of ${quote(fullName)}`);
 
 function newRoot(): ProtoRoot {
   const { Root } = protobuf();
