@@ -36,7 +36,7 @@ suite('up', () => {
         out,
         new RegExp(`^export SPIFFE_ENDPOINT_SOCKET=unix://${directory}/\\.mutual/agent/public/api\\.sock$`, 'm'),
       );
-      match(out, /^spiffe:\/\/example\.org\/user\/tester +\S+ \(10s ago\)/m);
+      match(out, /^spiffe:\/\/example\.org\/user\/tester +\S+ \([\dms]+ ago\)/m);
       match(out, /npx mutual fetch x509/);
       equal(err, '');
       const { svids } = await json(up, 'fetch', 'x509');
