@@ -8,7 +8,7 @@ import type { Call, Service } from '../../src/rpc/serve.ts';
 import { gate } from '../../src/run/gate.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { authorizedEntries, federatedDomains, mayHold, rootsOf } from '../entries/authorized.ts';
-import { changesSince, type Since } from '../entries/since.ts';
+import { changesSince, rememberAliases, type Since } from '../entries/since.ts';
 import type { Watcher, Watchers } from '../entries/watchers.ts';
 import type { WireHoldings } from '../rotation/holdings.ts';
 import type { StoredEntry, StoredNode } from '../store/store.ts';
@@ -34,7 +34,7 @@ const snapshotTurn = 5_000;
 export function syncService(context: Context, watchers: Watchers, logId: string): Service {
   const { trustDomain, store, world, clock, rightsOf, recheck, log, holdings } = context;
 
-  const since = changesSince(world, store.log, mostChanges);
+  const since = changesSince(world, store.log, mostChanges, rememberAliases(world, mostChanges));
   const snapshots = gate(clock, snapshotsAtOnce, snapshotTurn);
 
   /** What changed since `after`, or undefined when only a snapshot will do. */
@@ -184,7 +184,7 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       if (resumed) {
         // What changed while the log was read is in `dirty`: the agent may hold it still, so it is told all the same.
         const parents = [...rootsOf(world, node), ...entries.map((entry) => entry.spiffeId)];
-        const ids = new Set([...resumed.entries(parents), ...dirty]);
+        const ids = new Set([...resumed.entries(node, parents), ...dirty]);
         dirty.clear();
         dirtyBundles.clear();
         const { entries: changed, removed } = split(ids, (entry) => held.has(entry.id));

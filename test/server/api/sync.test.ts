@@ -171,6 +171,25 @@ test('an agent that comes back is told only what it missed; for another log, or 
   assert.ok(old.entries.some((entry: { id: string }) => entry.id === missed.id));
 });
 
+test('a link that went while agents were away is told, with what hung below it, to the agent it bound and costs the others nothing', async (t) => {
+  const server = await testServer(t);
+  const [one, two] = [await server.attest(), await server.attest()];
+  const link = await server.entry('/link', one.id);
+  const leaves: { id: string }[] = [];
+  for (let i = 0; i < 20; i += 1) leaves.push(await server.entry(`/leaf/${i}`, id('/link')));
+  const kept = await server.entry('/kept', two.id);
+  const streams = [open(one), open(two)];
+  const [, { position, log_id, entries }] = await Promise.all(streams.map((stream) => stream.next()));
+  assert.deepEqual(entries, [kept]);
+  for (const { talk } of streams) talk.end();
+  await server.admin.call('entry', 'BatchDeleteEntry', { ids: [link.id] });
+  const [bound, unbound] = await Promise.all([one, two].map((agent) => open(agent, { position, log_id }).next()));
+  assert.deepEqual([bound.snapshot, unbound.snapshot], [false, false]);
+  assert.deepEqual(bound.removed_entry_ids.sort(), [link, ...leaves].map((entry) => entry.id).sort());
+  assert.deepEqual([unbound.entries, unbound.removed_entry_ids], [[], []]);
+  assert.equal(unbound.position, bound.position);
+});
+
 test('whoever asks for the position has its stream brought up to it, though nothing concerned it', async (t) => {
   const server = await testServer(t);
   const [agent, other] = [await server.attest(), await server.attest()];
