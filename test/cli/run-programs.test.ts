@@ -1,12 +1,12 @@
 /** `server run` and `agent run` as processes: they start from flags alone, take a token without showing it, and stop. */
 import { equal, match } from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../cli/run.ts';
+import { folderOf, killAfter } from '../support/programs.ts';
 import { testPorts } from './support/ports.ts';
 
 const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
@@ -21,7 +21,7 @@ interface Program {
 
 function start(t: TestContext, words: readonly string[]): Program {
   const child = spawn(process.execPath, [main, ...words], { stdio: ['pipe', 'ignore', 'pipe'] });
-  t.after(() => child.kill('SIGKILL'));
+  killAfter(t, child);
   let log = '';
   const waiting = new Set<() => void>();
   child.stderr!.setEncoding('utf8').on('data', (text) => {
@@ -52,8 +52,7 @@ function start(t: TestContext, words: readonly string[]): Program {
 
 suite('programs', () => {
   test("a server and an agent start from SPIRE's flags, the token comes by standard input, and SIGTERM ends both with 0", async (t) => {
-    const directory = await mkdtemp(join(tmpdir(), 'mutual-run-'));
-    t.after(() => rm(directory, { recursive: true }));
+    const directory = await folderOf(t, 'mutual-run-');
     const at = (name: string): string => join(directory, name);
     const server = start(t, [
       'server',

@@ -6,8 +6,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -25,16 +24,17 @@ import { testPorts } from '../cli/support/ports.ts';
 import { type Canaries, canaries } from '../support/canary.ts';
 import { fakeTransit } from '../support/fake-transit.ts';
 import { header } from '../support/pair.ts';
+import { folderOf, killAfter } from '../support/programs.ts';
 import { api } from '../support/server.ts';
 
 const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url));
 
 describe('keys never leave', () => {
   for (const store of ['disk', 'sealed disk', 'vault (a fake Transit)'] as const)
-    it(`of a server and an agent with keys on ${store}`, { timeout: 120_000 }, (t) => hunt(t, store));
+    it(`of a server and an agent with keys on ${store}`, { timeout: 240_000 }, (t) => hunt(t, store));
 
   it('a key file that is cut, or holds a key of a type that is not used, is refused without a word of it', async (t) => {
-    const dir = await scratch(t);
+    const dir = await folderOf(t, 'mutual-canary-');
     const known = canaries();
     const held = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
     const other = generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey;
@@ -77,7 +77,7 @@ describe('keys never leave', () => {
 });
 
 async function hunt(t: TestContext, store: 'disk' | 'sealed disk' | 'vault (a fake Transit)'): Promise<void> {
-  const dir = await scratch(t);
+  const dir = await folderOf(t, 'mutual-canary-');
   const at = (name: string): string => join(dir, name);
   const known = canaries();
   const secretFile = async (what: string): Promise<string> => {
@@ -234,7 +234,7 @@ async function askEverything(
           const stream = channel.stream(service, name, {}, { deadlineMs: 500 });
           places.set(place, everythingIn(await stream.next()));
           await stream.return?.();
-        } else places.set(place, everythingIn(await channel.unary(service, name, {}, { deadlineMs: 10_000 })));
+        } else places.set(place, everythingIn(await channel.unary(service, name, {}, { deadlineMs: 60_000 })));
         answered++;
       } catch (error) {
         places.set(place, everythingIn(error));
@@ -271,12 +271,6 @@ function isPkcs8(text: string): boolean {
   }
 }
 
-async function scratch(t: TestContext): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), 'mutual-canary-'));
-  t.after(() => rm(dir, { recursive: true, force: true }));
-  return dir;
-}
-
 async function filesBelow(dir: string): Promise<string[]> {
   const found = await readdir(dir, { recursive: true, withFileTypes: true });
   return found.filter((one) => one.isFile()).map((one) => join(one.parentPath, one.name));
@@ -290,7 +284,7 @@ interface Program {
 
 function start(t: TestContext, cwd: string, words: readonly string[]): Program {
   const child = spawn(process.execPath, [main, ...words], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
-  t.after(() => child.kill('SIGKILL'));
+  killAfter(t, child);
   let output = '';
   const looks = new Set<() => void>();
   for (const stream of [child.stdout, child.stderr])

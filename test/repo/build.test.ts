@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { root } from '../../tools/run.ts';
+import { folderOf, killAfter } from '../support/programs.ts';
 
 const built = join('node_modules', '.cache', `build-${process.pid}`);
 const program = join(root, built, 'mutual.cjs');
@@ -43,12 +43,11 @@ test('the built command answers, and refuses as the sources do', () => {
 });
 
 test('the built server and agent give an SVID, and end cleanly', async (t) => {
-  const place = mkdtempSync(join(tmpdir(), 'mutual-built-'));
-  t.after(() => rmSync(place, { recursive: true, force: true }));
+  const place = await folderOf(t, 'mutual-built-');
   const child = spawn(process.execPath, [program, 'up', '--data-dir', place, '--listen', '127.0.0.1:0'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  t.after(() => child.kill('SIGKILL'));
+  killAfter(t, child);
   let text = '';
   const ended = once(child, 'close');
   const up = new Promise<void>((resolve, reject) => {
