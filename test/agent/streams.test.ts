@@ -36,7 +36,7 @@ async function rest(): Promise<{ descriptors: number; bytes: number }> {
 }
 
 test('10,000 streams opened and dropped leave memory and descriptors where they were', {
-  timeout: 120_000,
+  timeout: 240_000,
 }, async (t) => {
   const pair = await startPair(t);
   await pair.admin.createEntry('/web');

@@ -21,12 +21,13 @@ suite('workload scripts', async () => {
     up = await startUp(directory, ['--wit-svids']);
     env = { ...up.env, MUTUAL_AGENT_ADMIN_SOCKET: join(directory, '.mutual/agent/private/admin.sock') };
     // The agent tells its version a moment after it serves.
-    for (let turn = 0; turn < 500; turn++) {
+    for (let turn = 0; turn < 3_000; turn++) {
       const ports = testPorts({ env, directory });
       await run(['agent', 'list', '--output', 'json'], ports);
       if (/"agent_version":"[^"]/.test(ports.printed.out)) return;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+    throw new Error('the agent has not told its version');
   });
   after(async () => {
     await up.stop();

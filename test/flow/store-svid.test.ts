@@ -18,7 +18,7 @@ async function when(pair: Pair, probe: () => boolean): Promise<void> {
     const late = setTimeout(() => {
       isOver = true;
       reject(new Error(`it did not come to pass\n${pair.lines.slice(-20).join('')}`));
-    }, 20_000);
+    }, 60_000);
     const look = (): void => {
       if (isOver) return;
       if (!probe()) return void setImmediate(look);

@@ -73,7 +73,7 @@ async function serve(more: Partial<TlsOptions> = {}) {
   const call = async (target: Partial<ExpectedServer & { host: string }> = {}): Promise<Call> => {
     const own = channel(target);
     try {
-      await own.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
+      await own.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 });
     } finally {
       own.close();
     }
@@ -355,7 +355,7 @@ test('a connection without a stream ends at its age, and the next call is on ano
   const clock = drivenClock(now);
   await using own = await serve({ clock, random: middling() });
   const channel = own.channel();
-  const call = () => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
+  const call = () => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 });
   await call();
   await clock.advance(2.9 * minutes);
   await call();
@@ -371,7 +371,7 @@ test('a connection with a stream stays the only one of its client, until both en
   await using own = await serve({ clock, random: middling() });
   const channel = own.channel();
   const call = async () => {
-    await channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 });
+    await channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 });
     return own.calls.at(-1)!.caller;
   };
   const open = async () => {
@@ -418,7 +418,7 @@ test('BE-2 BE-4 the same over a Unix socket: its mode, who is at both ends, and 
   const svid = agentOf(ca);
   // Many at once: connections without an address each are a connection of their own.
   const channels = Array.from({ length: 300 }, () => over(path, svid));
-  await Promise.all(channels.map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 20_000 })));
+  await Promise.all(channels.map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 })));
   const { caller } = server.calls.at(-1)!;
   assert.ok(caller.kind === 'tls');
   assert.deepEqual([caller.address, caller.svid?.id], ['', agentId]);

@@ -63,7 +63,7 @@ async function call(port: number, requirePostQuantum: boolean): Promise<void> {
     requirePostQuantum,
   });
   try {
-    await channel.unary(service, 'CountAgents', {}, { deadlineMs: 20_000 });
+    await channel.unary(service, 'CountAgents', {}, { deadlineMs: 60_000 });
   } finally {
     channel.close();
   }
