@@ -25,7 +25,7 @@ import { revokedCertificate } from '../src/spiffe/revocation.ts';
 import { verifyX509Svid } from '../src/spiffe/x509-svid.ts';
 import { secureContextOptions } from '../src/tls/credentials.ts';
 import { version } from '../src/version.ts';
-import { accessControl, type Rights } from './api/access.ts';
+import { accessControl, type Rights, svidExpired } from './api/access.ts';
 import { agentService } from './api/agent.ts';
 import { bundleService } from './api/bundle.ts';
 import type { Context } from './api/context.ts';
@@ -302,6 +302,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       onRefused: (fault, from) =>
         log.debug({ address: from, code: fault.code, message: fault.message }, 'connection refused'),
       services: [...shared, ...agentOnly],
+      endsWithSvid: svidExpired,
       guard,
       onDone,
       clock,

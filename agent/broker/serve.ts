@@ -36,6 +36,9 @@ export interface EndpointPorts extends Omit<BrokerPorts, 'rights' | 'profiles' |
 }
 
 const header = 'broker.spiffe.io';
+const svidExpired = new Fault('caller/unauthenticated', 'the SVID with which this connection was made has expired', {
+  hint: 'Connect again, with a new one.',
+});
 
 /** The requests are small: a reference, and audiences. A broker of a whole node has a few streams for each of its pods. */
 const limits: Readonly<Record<Place, Limits>> = {
@@ -80,7 +83,7 @@ export async function serveBroker(
       requirePostQuantum: ports.requirePostQuantum,
       verifyClient: verify,
       admit: ({ svid }) => calls.admit(svid !== undefined && rights.isBroker(svid.id, place) ? svid.id : undefined),
-      endsWithSvid: true,
+      endsWithSvid: svidExpired,
       limits: limits[place],
       clock,
       reflection: true,

@@ -120,6 +120,11 @@ export function agentRevoked(): Fault {
   return new Fault('caller/denied', 'the agent SVID is revoked', { reason: 'AGENT_NOT_ACTIVE' });
 }
 
+/** What the streams of a connection are told at the end of the SVID that it was made with: most are those of agents. */
+export const svidExpired = new Fault('caller/denied', 'the SVID with which this connection was made has expired', {
+  reason: 'AGENT_EXPIRED',
+});
+
 export interface AccessPorts {
   readonly trustDomain: TrustDomain;
   /** Whether the configuration makes it an administrator, now. */

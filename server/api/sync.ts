@@ -66,8 +66,7 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       await world.reach(await store.log.position());
       node = (await recheck(call)).node as StoredNode;
     }
-    const leaf = call.caller.kind === 'tls' ? call.caller.svid?.leaf : undefined;
-    const serial = leaf?.serial.toString();
+    const serial = call.caller.kind === 'tls' ? call.caller.svid?.leaf.serial.toString() : undefined;
 
     const wake = signalled();
     const dirty = new Set<string>();
@@ -126,9 +125,6 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
     // It may have changed between the check and the watch.
     const known = world.nodes.get(node.id);
     if (known && known !== node) watcher.nodeChanged();
-    const cancelExpiry = clock.after((leaf?.notAfter ?? 0) - clock.now(), () =>
-      stopWith(new Fault('caller/denied', 'the agent SVID of this stream has expired', { reason: 'AGENT_EXPIRED' })),
-    );
     const onGone = (): void => stopWith(undefined);
     call.signal.addEventListener('abort', onGone, { once: true });
     void (async () => {
@@ -167,7 +163,6 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
       ended = true;
       unwatch();
       closed();
-      cancelExpiry();
       call.signal.removeEventListener('abort', onGone);
     }
 

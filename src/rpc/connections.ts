@@ -37,8 +37,8 @@ export interface ServeOptions {
   readonly onRefused?: (fault: Fault, from: string) => void;
   /** Also serve gRPC reflection of these services. */
   readonly reflection?: boolean;
-  /** Ends a connection when the certificate of its caller expires, its streams with `caller/unauthenticated`. */
-  readonly endsWithSvid?: boolean;
+  /** Ends a connection with the certificate of its caller: its streams, with this, and a second later itself. */
+  readonly endsWithSvid?: Fault;
   readonly clock?: Clock;
   readonly random?: Random;
   readonly limits?: Partial<Limits>;
@@ -99,11 +99,6 @@ const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16 };
 export const untrusted = (message: string, detail?: string): Fault =>
   new Fault('peer/untrusted', message, detail === undefined ? {} : { detail });
 
-const svidExpired = (): Fault =>
-  new Fault('caller/unauthenticated', 'the SVID with which this connection was made has expired', {
-    hint: 'Connect again, with a new one.',
-  });
-
 /** Makes the table; `limits` are the listener's, already chosen. */
 export function connectionTable(options: ServeOptions, limits: Limits) {
   const clock = options.clock ?? systemClock;
@@ -152,12 +147,15 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
       session.close();
       endStreams(name, reason);
     };
-    if (options.endsWithSvid && caller.kind === 'tls' && caller.svid !== undefined) {
+    const { endsWithSvid } = options;
+    if (endsWithSvid !== undefined && caller.kind === 'tls' && caller.svid !== undefined) {
       const left = caller.svid.leaf.notAfter - clock.now();
-      socket.once(
-        'close',
-        clock.after(Math.max(left, 0), () => end(svidExpired())),
-      );
+      let cancel = clock.after(Math.max(left, 0), () => {
+        endStreams(name, endsWithSvid);
+        // A handshake takes it to the end of its last second: who came back sooner would be let in, to be sent away at once.
+        cancel = clock.after(1_000, () => end(endsWithSvid));
+      });
+      socket.once('close', () => cancel());
     }
     if (limits.connectionAgeMs === never) return;
     socket.once('close', growOld({ streaming: () => streams.has(name), end }, limits, clock, random));

@@ -274,10 +274,34 @@ test('Nomad CVE-2022-3867 whoever expires inside a living connection has no righ
   assert.equal(await outcome(agent, 'entry', 'GetAuthorizedEntries'), undefined);
   assert.equal(await outcome(admin, 'entry', 'CountEntries'), undefined);
   assert.equal((await outcome(nested, 'bundle', 'PublishJWTAuthority'))?.code, 'input/invalid');
-  await server.clock.advance(61_000);
+  // No timer has fired yet, which also ends the connections.
+  server.clock.jump(61_000);
   await checkAll(agent, '', 'AGENT_EXPIRED');
   await checkAll(admin, '', 'AGENT_EXPIRED');
   await checkAll(nested, '', 'AGENT_EXPIRED');
+});
+
+test('a connection is closed when its SVID ends, its streams say why, and it is not let in again', async (t) => {
+  const server = await testServer(t, { flags: { agentTtl: '60s', adminIds: ['spiffe://example.org/ops'] } });
+  const admin = server.as(await server.mint('/ops', { ttl: 60 }));
+  const agent = await server.attest();
+  await agent.call('sync', 'Position');
+  const watch = agent.channel.bidi(api.sync, 'Watch');
+  const poll = agent.channel.bidi(api.entry, 'SyncAuthorizedEntries');
+  await admin.call('entry', 'CountEntries');
+  await server.clock.advance(49_000);
+  await agent.call('sync', 'Position');
+  assert.equal(await outcome(admin, 'entry', 'CountEntries'), undefined);
+  await server.clock.advance(12_000);
+  for (const talk of [watch, poll]) {
+    const { code, reason } = await refusalOf(talk.responses.next());
+    assert.deepEqual([code, reason], ['caller/denied', 'AGENT_EXPIRED']);
+  }
+  // On its connection each would be told that it may not; there is none any more.
+  for (const peer of [agent, admin]) {
+    const fault = await outcome(peer, 'bundle', 'GetBundle');
+    assert.equal(fault?.status, Status.UNAVAILABLE);
+  }
 });
 
 test('CVE-2026-30836 a method that is not in the table is refused, whoever calls', async () => {
