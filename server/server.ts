@@ -185,11 +185,13 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       ...{ trustDomain, world, nodes: store.nodes, clock },
       isAdmin: (id) => options.adminIds.includes(id),
     });
-    const rights = new WeakMap<Call, Rights>();
-    const recheck = async (call: Call): Promise<Rights> => {
-      const now = await checkAccess(call);
-      rights.set(call, now);
+    const found = (call: Call, now: Rights): Rights => {
+      call.found = now;
       return now;
+    };
+    const recheck = (call: Call): Rights | Promise<Rights> => {
+      const now = checkAccess(call);
+      return now instanceof Promise ? now.then((rights) => found(call, rights)) : found(call, now);
     };
     const attestorPorts = { trustDomain, store, clock, random };
     const attestors = live(await nodeAttestors(options, attestorPorts));
@@ -204,7 +206,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       holdings: holdings(clock),
       limit: rateLimiter(options.rateLimits, clock, recheck),
       attestors,
-      rightsOf: (call) => rights.get(call) as Rights,
+      rightsOf: (call) => call.found as Rights,
       recheck,
       clock,
       random,
@@ -256,9 +258,6 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     const localOnly = [loggerService(log), debugService(context, clock.now()), healthService(context)];
     const agentOnly = [syncService(context, watching, store.log.id)];
 
-    const guard = async (call: Call): Promise<void> => {
-      await recheck(call);
-    };
     const collected = options.metrics.listen ? await prometheusMetrics('server', version) : undefined;
     collected?.measured('entries', 'Registration entries.', () => world.entries.size);
     collected?.measured('agents', 'Attested agents, banned ones too.', () => world.nodes.size);
@@ -276,7 +275,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       path: options.adminSocket,
       mode: options.adminSocketMode,
       services: [...shared, ...localOnly],
-      guard,
+      guard: recheck,
       onDone,
       clock,
     });
@@ -303,7 +302,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
         log.debug({ address: from, code: fault.code, message: fault.message }, 'connection refused'),
       services: [...shared, ...agentOnly],
       endsWithSvid: svidExpired,
-      guard,
+      guard: recheck,
       onDone,
       clock,
     });

@@ -134,17 +134,16 @@ export interface AccessPorts {
   readonly clock: Clock;
 }
 
-/** Makes the check that runs before every handler. It returns the caller's rights or throws `caller/denied`. */
-export function accessControl(ports: AccessPorts): (call: Call) => Promise<Rights> {
+/**
+ * Makes the check that runs before every handler. It gives the caller's rights or throws `caller/denied`; a promise only
+ * when the store has to be asked.
+ */
+export function accessControl(ports: AccessPorts): (call: Call) => Rights | Promise<Rights> {
   const { trustDomain, isAdmin, world, nodes, clock } = ports;
-  return async (call) => {
+  return (call) => {
     const allowed = Object.hasOwn(access, call.method) ? access[call.method] : undefined;
     const { caller } = call;
-    const denied = (extras: { detail?: string; reason?: Fault['reason'] } = {}): Fault =>
-      new Fault('caller/denied', `authorization denied for method ${call.method}`, {
-        ...(extras.detail && { detail: extras.detail }),
-        ...(extras.reason && { reason: extras.reason }),
-      });
+    const denied = (extras: Denial): Fault => deniedFor(call.method, extras);
     if (!allowed) throw denied({ detail: 'the method is not in the access table' });
     const id = caller.kind === 'tls' ? caller.svid?.id : undefined;
     const seen = id ? { id } : {};
@@ -178,10 +177,13 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
       throw denied({ detail: `${id} is not an agent`, reason: 'AGENT_NOT_ATTESTED' });
     }
     const serial = caller.svid.leaf.serial.toString();
-    let node = world.nodes.get(id);
-    if (node?.serial === serial) return { as: 'agent', id, node };
+    const node = world.nodes.get(id);
     // Memory may lag behind another server by a moment: before refusing, ask the store itself.
-    node = await nodes.get(id);
+    return node?.serial === serial ? { as: 'agent', id, node } : askStore(id, serial, denied);
+  };
+
+  async function askStore(id: SpiffeId, serial: string, denied: (extras: Denial) => Fault): Promise<Rights> {
+    const node = await nodes.get(id);
     if (!node) throw denied({ detail: `${id} is not attested`, reason: 'AGENT_NOT_ATTESTED' });
     if (node.serial === '') throw denied({ detail: `${id} is banned`, reason: 'AGENT_BANNED' });
     if (node.serial === serial) return { as: 'agent', id, node };
@@ -193,5 +195,14 @@ export function accessControl(ports: AccessPorts): (call: Call) => Promise<Right
       };
     }
     throw denied({ detail: `${id} presented serial ${serial}, which is not active`, reason: 'AGENT_NOT_ACTIVE' });
-  };
+  }
+}
+
+interface Denial {
+  readonly detail: string;
+  readonly reason?: Fault['reason'];
+}
+
+function deniedFor(method: string, { detail, reason }: Denial): Fault {
+  return new Fault('caller/denied', `authorization denied for method ${method}`, { detail, ...(reason && { reason }) });
 }

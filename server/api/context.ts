@@ -37,7 +37,7 @@ export interface Context {
    * Checks the access anew, for handlers that have waited for something since: the caller may have been banned, evicted
    * or replaced meanwhile, or its SVID have expired. Throws `caller/denied`.
    */
-  recheck(call: Call): Promise<Rights>;
+  recheck(call: Call): Rights | Promise<Rights>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

@@ -24,7 +24,7 @@ const longestWait = 30_000;
 export type Limiter = (call: Call, kind: keyof Rates, count?: number) => Promise<void>;
 
 /** @param recheck called after a wait: who had rights before it may have none after it */
-export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) => Promise<unknown>): Limiter {
+export function rateLimiter(rates: Rates, clock: Clock, recheck: (call: Call) => unknown): Limiter {
   // Longest untouched first.
   const fullAt = new Map<string, number>();
   return async (call, kind, count = 1) => {

@@ -106,6 +106,7 @@ export function svidService(context: Context): Service {
       const profile = {
         id,
         spki: request.spki,
+        keyBits: request.key.keyBits,
         subject: request.subject,
         dnsNames,
         ttl: ttlOf(ttl, options.defaultX509SvidTtl),
@@ -157,11 +158,11 @@ export function svidService(context: Context): Service {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         let entry = entryFor(call, entry_id);
         const request = readCsr(csr, placeInBatch);
-        const { spki } = request instanceof Promise ? await request : request;
+        const { spki, key } = request instanceof Promise ? await request : request;
         // Looked up again: the entry may have changed or gone while its request was checked.
         if (request instanceof Promise) entry = entryFor(call, entry_id);
         const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
-        const profile = { id: entry.spiffeId, spki, dnsNames: entry.dnsNames, ttl };
+        const profile = { id: entry.spiffeId, spki, keyBits: key.keyBits, dnsNames: entry.dnsNames, ttl };
         const signing = signer();
         const svid = await issueX509Svid(signing, profile, clock.now(), random, placeInBatch);
         if (records) {

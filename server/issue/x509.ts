@@ -26,6 +26,8 @@ export interface X509Profile {
   readonly id: SpiffeId;
   /** SubjectPublicKeyInfo, DER. */
   readonly spki: Buffer;
+  /** The bits of that key, where it was described already. */
+  readonly keyBits?: Buffer;
   /** Milliseconds; cut to what is left of the authority. */
   readonly ttl: number;
   readonly dnsNames: readonly string[];
@@ -70,7 +72,7 @@ export async function issueX509Svid(
     subject: commonName === undefined ? given : withCommonName(given, commonName),
     extensions: [
       ...leafUsages,
-      subjectKeyId(profile.spki),
+      subjectKeyId(profile.spki, profile.keyBits),
       signer.issuer.authorityKeyId,
       subjectAltName({ uris: [profile.id], dnsNames: profile.dnsNames }),
     ],

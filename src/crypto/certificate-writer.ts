@@ -177,9 +177,13 @@ const subjectKeyIdFront = objectId('2.5.29.14');
 const subjectAltNameId = objectId('2.5.29.17');
 const criticalMark = boolean(true);
 
-/** SubjectKeyIdentifier: SHA-1 of the key bits (RFC 5280 §4.2.1.2, method 1). @param spki DER */
-export function subjectKeyId(spki: Buffer): Buffer {
-  return sequence(subjectKeyIdFront, octetString(octetString(keyIdOf(spki))));
+/**
+ * SubjectKeyIdentifier: SHA-1 of the key bits (RFC 5280 §4.2.1.2, method 1).
+ * @param spki DER
+ * @param keyBits of it, where they are known
+ */
+export function subjectKeyId(spki: Buffer, keyBits: Buffer = describeSpki(spki).keyBits): Buffer {
+  return sequence(subjectKeyIdFront, octetString(octetString(hash('sha1', keyBits, 'buffer'))));
 }
 
 /** The identifier `subjectKeyId` carries: 20 bytes. */

@@ -5,7 +5,7 @@
  */
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { Fault } from '../errors.ts';
-import { describeSpki, type KeyShape, type KeyType, keyTypeOf, keyTypes, publicKeyOf } from './algorithms.ts';
+import { type DescribedKey, describeSpki, type KeyType, keyTypeOf, keyTypes, publicKeyOf } from './algorithms.ts';
 import { KeyUsage } from './certificate.ts';
 import { commonNameOf, readGeneralNames } from './certificate-names.ts';
 import { basicConstraints, keyUsage, name, subjectAltName } from './certificate-writer.ts';
@@ -31,13 +31,14 @@ import {
   takeObjectId,
   takeSmall,
 } from './der.ts';
-import { verifySignature, verifySignatureAt } from './signature.ts';
+import { pemEncode } from './pem.ts';
+import { verifySignatureAt } from './signature.ts';
 import type { Place } from './workplace.ts';
 
 export interface Csr {
   /** SubjectPublicKeyInfo, DER. */
   readonly spki: Buffer;
-  readonly key: KeyShape;
+  readonly key: DescribedKey;
   /** Made when first asked for. Throws `der/invalid` when the bytes are no key. */
   readonly publicKey: KeyObject;
   /** Name, DER; checked for structure only. */
@@ -45,7 +46,7 @@ export interface Csr {
   readonly commonName: string | undefined;
   readonly uris: readonly string[];
   readonly dnsNames: readonly string[];
-  /** Whether the request is signed by the key it carries. */
+  /** Whether the request is signed by the key it carries. Throws `der/invalid` when its bytes are no key. */
   verify(): boolean;
   /** As `verify`, at `place`. */
   verifyAt(place: Place): boolean | Promise<boolean>;
@@ -102,6 +103,14 @@ export function parseCsr(
     publicKey ??= publicKeyOf(spki, `${what} key`);
     return publicKey;
   };
+  /** Bytes that are no key verify nothing either, and that is another mistake. */
+  const told = (isSigned: boolean): boolean => isSigned || keyOnce() === undefined;
+  const verifyAt = (place: Place): boolean | Promise<boolean> => {
+    // The key as text: one that is used once is not worth an object, which V8's nursery could not let go of.
+    const asked = publicKey ?? pemEncode('PUBLIC KEY', spki);
+    const outcome = verifySignatureAt(place, algorithm, key, asked, info, signature, maxRsaBits);
+    return outcome instanceof Promise ? outcome.then(told) : told(outcome);
+  };
   return {
     spki,
     key,
@@ -112,8 +121,8 @@ export function parseCsr(
     commonName: commonNameOf(subject, what),
     uris: names.uris,
     dnsNames: names.dnsNames,
-    verify: () => verifySignature(algorithm, key, keyOnce(), info, signature, maxRsaBits),
-    verifyAt: (place) => verifySignatureAt(place, algorithm, key, keyOnce(), info, signature, maxRsaBits),
+    verify: () => verifyAt('here') as boolean,
+    verifyAt,
   };
 }
 

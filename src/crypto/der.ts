@@ -175,19 +175,33 @@ export function takeNamedBits(cursor: Cursor): number {
   return flags;
 }
 
+/** Identifiers that were read before, by their bytes: nearly all there ever are. */
+const objectIdsOfLate = new Map<string, string>();
+
 /** Takes an OBJECT IDENTIFIER in dotted form. */
 export function takeObjectId(cursor: Cursor): string {
   const content = takeContent(cursor, tag.objectId);
   if (content.length === 0 || content.length > 64)
     throw invalid(cursor.what, 'an OBJECT IDENTIFIER has no sensible length');
-  if (content[content.length - 1]! >= 0x80) throw invalid(cursor.what, 'an OBJECT IDENTIFIER is cut off');
+  const bytes = content.toString('latin1');
+  let text = objectIdsOfLate.get(bytes);
+  if (text === undefined) {
+    text = readObjectId(cursor.what, content);
+    if (objectIdsOfLate.size === 64) objectIdsOfLate.clear();
+    objectIdsOfLate.set(bytes, text);
+  }
+  return text;
+}
+
+function readObjectId(what: string, content: Buffer): string {
+  if (content[content.length - 1]! >= 0x80) throw invalid(what, 'an OBJECT IDENTIFIER is cut off');
   let text = '';
   let arc = 0;
   let fresh = true;
   for (const byte of content) {
-    if (fresh && byte === 0x80) throw invalid(cursor.what, 'an OBJECT IDENTIFIER is not minimal');
+    if (fresh && byte === 0x80) throw invalid(what, 'an OBJECT IDENTIFIER is not minimal');
     arc = arc * 128 + (byte & 0x7f);
-    if (arc > Number.MAX_SAFE_INTEGER / 256) throw invalid(cursor.what, 'an OBJECT IDENTIFIER has an enormous arc');
+    if (arc > Number.MAX_SAFE_INTEGER / 256) throw invalid(what, 'an OBJECT IDENTIFIER has an enormous arc');
     fresh = byte < 0x80;
     if (!fresh) continue;
     if (text === '') text = arc < 40 ? `0.${arc}` : arc < 80 ? `1.${arc - 40}` : `2.${arc - 80}`;

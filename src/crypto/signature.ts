@@ -57,12 +57,12 @@ export function verifySignature(
   return verifySignatureAt('here', algorithm, shape, key, data, signature, mostRsaBits) as boolean;
 }
 
-/** As `verifySignature`, at `place`. */
+/** As `verifySignature`, at `place`. @param key a text is a PEM block of SubjectPublicKeyInfo, read when it is used */
 export function verifySignatureAt(
   place: Place,
   algorithm: Buffer,
   shape: KeyShape,
-  key: KeyObject,
+  key: KeyObject | string,
   data: Buffer,
   signature: Buffer,
   mostRsaBits: number = rsaLimits.most,
@@ -90,7 +90,8 @@ function factsOf(algorithm: Buffer, shape: KeyShape, mostRsaBits: number): Signa
   return facts;
 }
 
-function verifyingKey(facts: SignatureFacts, key: KeyObject) {
+function verifyingKey(facts: SignatureFacts, key: KeyObject | string) {
   if (!facts.pss) return key;
-  return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: saltLengths[facts.hash ?? 'sha256'] };
+  const padded = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: saltLengths[facts.hash ?? 'sha256'] };
+  return typeof key === 'string' ? { key, ...padded } : { key, ...padded };
 }

@@ -22,6 +22,8 @@ export interface Call {
   metadata(name: string): string | undefined;
   /** Unix milliseconds. */
   readonly deadline?: number | undefined;
+  /** What the guard has found out about it, for the handlers. */
+  found?: unknown;
 }
 
 /** Sends one message of a stream. Resolves when the transport has taken it; rejects when the caller is gone. Await it. */
@@ -39,7 +41,7 @@ export interface CallHooks {
   /** The caller of the connection with this name. */
   callerOf(connection: string): Caller | undefined;
   /** Runs before each handler; what it throws is the answer. */
-  readonly guard?: ((call: Call) => void | Promise<void>) | undefined;
+  readonly guard?: ((call: Call) => unknown) | undefined;
   /** Told once a call, when its outcome is known: undefined when it worked. */
   readonly onDone?: ((call: Call, fault: Fault | undefined, ms: number) => void) | undefined;
   /** Told of a stream that was opened on the connection with this name, and how it is ended; and of its end. */
@@ -213,6 +215,7 @@ class IncomingCall implements Call {
   readonly method: string;
   readonly caller: Caller;
   readonly carrier: Carrier;
+  found: unknown;
   readonly #hooks: CallHooks;
   readonly #started: number;
   #controller: AbortController | undefined;

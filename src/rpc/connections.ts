@@ -28,7 +28,7 @@ export interface Service {
 export interface ServeOptions {
   readonly services: readonly Service[];
   /** Runs before each handler; what it throws is the answer. */
-  readonly guard?: (call: Call) => void | Promise<void>;
+  readonly guard?: (call: Call) => unknown;
   /** Told once a call: undefined when it worked. */
   readonly onDone?: (call: Call, fault: Fault | undefined, ms: number) => void;
   /** Told of a call that failed. */

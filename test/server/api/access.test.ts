@@ -322,7 +322,7 @@ test('CVE-2026-30836 a method that is not in the table is refused, whoever calls
     '__proto__',
   ]) {
     const call = { method, caller: { kind: 'unix' } } as never;
-    const fault = await refusalOf(check(call));
+    const fault = await refusalOf((async () => check(call))());
     assert.deepEqual([fault.code, fault.message], ['caller/denied', `authorization denied for method ${method}`]);
   }
 });

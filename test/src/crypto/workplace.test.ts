@@ -78,6 +78,18 @@ test('pieces of batches are begun in order, a few in each turn of the loop, and 
   assert.equal((await outcomes).filter(({ status }) => status === 'rejected').length, 2);
 });
 
+test('X509-21 a request whose point is off its curve is malformed, in both places', async () => {
+  const der = makeCsr(generateKey('ec-p256').privateKey);
+  const { spki } = parseCsr(der);
+  const broken = Buffer.from(der);
+  broken[der.indexOf(spki) + spki.length - 1]! ^= 1;
+  for (const place of ['here', 'aside'] as const)
+    await assert.rejects(async () => parseCsr(broken).verifyAt(place), {
+      code: 'der/invalid',
+      message: 'certificate request key is malformed: it is not a valid key',
+    });
+});
+
 for (const type of ['ec-p256', 'ec-p384', 'rsa-2048'] as const) {
   test(`X509-21 a request and a signature of ${type} come out alike in both places`, async () => {
     const { privateKey, publicKey } = generateKey(type);
