@@ -4,6 +4,7 @@ import type { Sources } from '../src/config/read.ts';
 import { preparing, reloader } from '../src/config/reload.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
+import { keepCompiled } from '../src/run/compiled.ts';
 import { boundHeap, giveBackWhenIdle } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { untilStopped } from '../src/run/signals.ts';
@@ -25,6 +26,7 @@ export async function runAgent(readSources: () => Promise<Sources>): Promise<voi
   let stopGivingBack = (): void => {};
   const started = startAgent(options, { clock, random: systemRandom, log }).then((agent) => {
     growNursery();
+    keepCompiled(clock);
     stopGivingBack = giveBackWhenIdle(clock);
     return agent;
   });

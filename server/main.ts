@@ -5,6 +5,7 @@ import type { Sources } from '../src/config/read.ts';
 import { preparing, reloader } from '../src/config/reload.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
+import { keepCompiled } from '../src/run/compiled.ts';
 import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { untilStopped } from '../src/run/signals.ts';
@@ -57,6 +58,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
     const { startServer } = await import('./server.ts');
     const server = await startServer(options, ports, begun);
     growNursery();
+    keepCompiled(clock);
     return server;
   };
   const started = start();

@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 import { everyContract, printDescriptor } from '../src/rpc/load.ts';
 import { writeContracts } from '../src/rpc/write-contracts.ts';
 import { root } from './run.ts';
@@ -39,10 +39,15 @@ const smallerProtobuf: Plugin = {
   name: 'protobuf',
   setup(build) {
     build.onLoad({ filter: /src\/rpc\/protobuf\.ts$/ }, () => ({
-      contents: `const library = ${asking('protobufjs/light')};
-        library.util.Long = ${asking('long')};
-        library.configure();
-        export const protobuf = () => library;`,
+      contents: `let library;
+        export const protobuf = () => {
+          if (library === undefined) {
+            library = ${asking('protobufjs/light')};
+            library.util.Long = ${asking('long')};
+            library.configure();
+          }
+          return library;
+        };`,
       resolveDir: dirname(require.resolve('@grpc/proto-loader')),
     }));
   },
@@ -81,16 +86,27 @@ const lazyModules: Plugin = {
   },
 };
 
+/** Of the commands, `path` alone: what is loaded for the others is left out. */
+const onlyCommand = (path: string): Plugin => ({
+  name: 'one command',
+  setup(build) {
+    build.onResolve({ filter: /^\.\// }, ({ path: asked, importer, kind }) =>
+      kind === 'dynamic-import' && /cli\/(commands|main)\.ts$/.test(importer) && asked !== path
+        ? { path: asked, namespace: 'left out' }
+        : undefined,
+    );
+    build.onLoad({ filter: /.*/, namespace: 'left out' }, ({ path }) => ({
+      contents: `throw new Error(${JSON.stringify(`${path} is not in this part of the build`)});`,
+    }));
+  },
+});
+
 rmSync(made, { recursive: true, force: true });
 mkdirSync(made, { recursive: true });
 const workers = globSync('{src,server,agent,cli}/**/*-worker.ts', { cwd: root });
-await build({
+/** Flat, each under its plain name: code that looks for its neighbours by import.meta.url finds them in both layouts. */
+const settings: BuildOptions = {
   absWorkingDir: root,
-  // Flat, each under its plain name: code that looks for its neighbours by import.meta.url finds them in both layouts.
-  entryPoints: [
-    { in: 'cli/main.ts', out: 'mutual' },
-    ...workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
-  ],
   outdir: made,
   outExtension: { '.js': '.cjs' },
   bundle: true,
@@ -105,17 +121,39 @@ await build({
   sourcesContent: false,
   legalComments: 'linked',
   external,
-  plugins: [smallerProtobuf, contracts, lazyModules],
   define: { 'import.meta.url': 'mutualUrl' },
   banner: { js: "const mutualUrl=require('node:url').pathToFileURL(__filename).href;" },
   logLevel: 'warning',
-});
+};
+const plugins = [smallerProtobuf, contracts, lazyModules];
+await Promise.all([
+  build({
+    ...settings,
+    plugins,
+    entryPoints: [
+      { in: 'cli/main.ts', out: 'mutual' },
+      ...workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
+    ],
+  }),
+  // The two that run for long have files of their own, with no more in them than they need: less to read at each start.
+  ...['server', 'agent'].map((program) =>
+    build({
+      ...settings,
+      plugins: [...plugins, onlyCommand(`./${program}-run.ts`)],
+      entryPoints: [{ in: 'cli/main.ts', out: `mutual-${program}` }],
+    }),
+  ),
+]);
 
 cpSync(join(root, 'proto'), join(made, 'proto'), {
   recursive: true,
   filter: (path) => !path.startsWith(join(root, 'proto', 'gen')),
 });
 writeFileSync(join(made, 'proto', 'descriptor.json'), printDescriptor());
+
+// bin/built.js reads them so.
+for (const file of globSync('*.cjs', { cwd: made }))
+  if (readFileSync(join(made, file)).some((byte) => byte > 127)) throw new Error(`${file} is not all ASCII`);
 
 // Whole or not at all: a program started meanwhile finds the old build or the new one.
 const old = `${final}.old`;

@@ -22,19 +22,37 @@ const growth = 50;
  */
 export function boundHeap(): () => void {
   setFlagsFromString(`--heap-growing-percent=${growth}`);
-  setFlagsFromString('--semi-space-growth-factor=1');
+  growNurseryBy(1);
   return growNursery;
 }
 
+/** By how much the nursery grows at a collection that fills it. */
+let nurseryGrowth = 1;
+
+function growNurseryBy(factor: number): void {
+  nurseryGrowth = factor;
+  setFlagsFromString(`--semi-space-growth-factor=${factor}`);
+}
+
+/** Does something under the flags that were in force before `boundHeap`. */
+export function asBeforeBounds(work: () => void): void {
+  const bounded = nurseryGrowth;
+  setFlagsFromString('--heap-growing-percent=0');
+  growNurseryBy(2);
+  try {
+    work();
+  } finally {
+    setFlagsFromString(`--heap-growing-percent=${growth}`);
+    growNurseryBy(bounded);
+  }
+}
+
 function growNursery(): void {
-  let factor = 1;
   const adjust = (): void => {
     const space = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space');
     // A factor of 1 keeps the nursery as it is.
     const wanted = (space?.space_size ?? 0) < nursery ? 2 : 1;
-    if (wanted === factor) return;
-    factor = wanted;
-    setFlagsFromString(`--semi-space-growth-factor=${wanted}`);
+    if (wanted !== nurseryGrowth) growNurseryBy(wanted);
   };
   // It grows at collections, each time at most once; V8 shrinks it when the program has been idle.
   new PerformanceObserver(adjust).observe({ entryTypes: ['gc'] });

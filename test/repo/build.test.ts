@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { root } from '../../tools/run.ts';
 import { folderOf, killAfter } from '../support/programs.ts';
 
@@ -23,6 +24,8 @@ after(() => rmSync(join(root, built), { recursive: true, force: true }));
 test('the build has the command, the worker of the store and the contracts, and nothing half made', () => {
   for (const name of [
     'mutual.cjs',
+    'mutual-server.cjs',
+    'mutual-agent.cjs',
     'sqlite-worker.cjs',
     join('proto', 'workload.proto'),
     join('proto', 'descriptor.json'),
@@ -62,5 +65,49 @@ test('the built server and agent give an SVID, and end cleanly', async (t) => {
   await up;
   assert.match(text, /spiffe:\/\/example\.org\/user\//);
   child.kill('SIGINT');
+  assert.deepEqual(await ended, [0, null], text);
+});
+
+test('the built programs run from files of their own, and V8 takes the code that their starts have left', async (t) => {
+  const place = await folderOf(t, 'mutual-built-');
+  cpSync(join(root, 'bin'), join(place, 'bin'), { recursive: true });
+  symlinkSync(join(root, built), join(place, 'dist'));
+  const child = spawn(
+    process.execPath,
+    [
+      join(place, 'bin', 'mutual.js'),
+      ...[
+        'server',
+        'run',
+        '--trust-domain',
+        'example.org',
+        '--data-dir',
+        join(place, 'data'),
+        '--listen',
+        '127.0.0.1:0',
+      ],
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000, killSignal: 'SIGKILL' },
+  );
+  killAfter(t, child);
+  let text = '';
+  const ended = once(child, 'close');
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => (text += String(part)));
+  const file = join(place, '.cache', 'mutual', `mutual-server-${process.version}-${process.arch}.code`);
+  while (!existsSync(file)) {
+    assert.deepEqual([child.exitCode, child.signalCode], [null, null], text);
+    await pause(20);
+  }
+  const asked = `const { readFileSync } = require('node:fs');
+    const text = readFileSync(process.argv[1], 'latin1');
+    const cachedData = readFileSync(process.argv[2]).subarray(32);
+    const script = new (require('node:vm').Script)(
+      '(function(exports,require,module,__filename,__dirname){' + text + '\\n})', { cachedData });
+    console.log(script.cachedDataRejected);`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', asked, join(root, built, 'mutual-server.cjs'), file], {
+    encoding: 'utf8',
+  });
+  assert.equal(stdout, 'false\n', stderr);
+  child.kill('SIGTERM');
   assert.deepEqual(await ended, [0, null], text);
 });

@@ -2,16 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  rmSync,
-  symlinkSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -38,8 +29,8 @@ if (process.argv[2] === 'code') process.exitCode = 3;
 function checkout(t: TestContext): string {
   const place = mkdtempSync(join(tmpdir(), 'mutual-launcher-'));
   t.after(() => rmSync(place, { recursive: true, force: true }));
-  for (const directory of ['bin', 'cli']) mkdirSync(join(place, directory));
-  copyFileSync(join(root, 'bin', 'mutual.js'), join(place, 'bin', 'mutual.js'));
+  mkdirSync(join(place, 'cli'));
+  cpSync(join(root, 'bin'), join(place, 'bin'), { recursive: true });
   writeFileSync(join(place, 'package.json'), '{"type":"module"}');
   writeFileSync(join(place, 'cli', 'main.ts'), program("import.meta.url.split('/').at(-2)"));
   writeFileSync(join(place, 'old.mjs'), pretendOld);
@@ -96,6 +87,23 @@ test('a build that is not older than the sources is run instead of them', async 
   const future = new Date(Date.now() + 60_000);
   utimesSync(join(place, 'src', 'deep', 'x.ts'), future, future);
   assert.match((await finished(launch(place, []))).text, / cli\n$/);
+});
+
+test('the two programs that run for long have files of their own in a build', async (t) => {
+  const place = checkout(t);
+  mkdirSync(join(place, 'dist'));
+  const past = new Date(Date.now() - 60_000);
+  utimesSync(join(place, 'cli', 'main.ts'), past, past);
+  for (const name of ['mutual', 'mutual-server', 'mutual-agent'])
+    writeFileSync(join(place, 'dist', `${name}.cjs`), program("__filename.split('/').at(-1)"));
+  for (const [words, file] of [
+    ['server run', 'mutual-server.cjs'],
+    ['agent run --x', 'mutual-agent.cjs'],
+    ['server migrate', 'mutual.cjs'],
+    ['agent --x run', 'mutual.cjs'],
+    ['up run', 'mutual.cjs'],
+  ] as const)
+    assert.match((await finished(launch(place, words.split(' ')))).text, new RegExp(` ${file}\n$`), words);
 });
 
 test('an old Node goes on with the pinned one, and says nothing of it', async (t) => {
