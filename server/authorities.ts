@@ -18,6 +18,7 @@ import { announced, followUpstream, publishUpward } from './authority/follow-ups
 import { type JwtSigner, jwtKind } from './authority/jwt.ts';
 import { lastSeen } from './authority/last-seen.ts';
 import { type OwnBundle, ownBundle } from './authority/own-bundle.ts';
+import { ownKeysAbove } from './authority/own-keys-above.ts';
 import { retireSlots } from './authority/slots-document.ts';
 import type { SharedKeys } from './authority/token-keys.ts';
 import { type UpstreamRoots, upstreamRoots } from './authority/upstream-roots.ts';
@@ -194,12 +195,15 @@ export async function startAuthorities(options: ServerOptions, ports: Authoritie
     log.info({ expiresAt: new Date(serverSvid.value.notAfter).toISOString() }, 'server SVID rotated');
   }
 
-  const ownKeys = (): readonly string[] =>
+  const ownKeys = ownKeysAbove({ jwt, wit }, log);
+  const signsWith = (): readonly string[] =>
     [jwt, wit].flatMap((one) => [one?.state().active?.id ?? [], one?.state().prepared?.id ?? []].flat());
 
   async function follow(): Promise<void> {
     if (upstream && seen)
-      await followUpstream(upstream, x509, bundle, { distrusted, roots, lastSeen: seen, ownKeys, clock, log });
+      await followUpstream(upstream, x509, bundle, {
+        ...{ distrusted, roots, lastSeen: seen, ownKeys, signsWith, clock, log },
+      });
   }
 
   async function pruneNowAndThen(): Promise<void> {

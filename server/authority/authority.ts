@@ -78,6 +78,11 @@ export interface Authority<Signer> {
   activate(id: string): Promise<Slot>;
   taint(id: string): Promise<Slot>;
   revoke(id: string): Promise<Revoked>;
+  /**
+   * Replaces at once what signs or is prepared if it is this one, which is not trusted any more: takes it for tainted, or
+   * forgets it. May be repeated.
+   */
+  leave(id: string, how: 'tainted' | 'revoked'): Promise<void>;
   /** Prepares and activates at once if what signs leads to this root, and takes what signed for tainted. */
   leaveRoot(rootId: string): Promise<boolean>;
   /** Takes what the old authority signed for tainted if it leads to this root, which is. */
@@ -343,6 +348,25 @@ export async function startAuthority<Signer>(
         await keys.remove(slot.keyId);
         log.warn({ authority: id }, `${kind.name} authority revoked`);
         return slot;
+      }),
+    leave: (id, how) =>
+      inTurn(async () => {
+        if (slots.prepared?.id === id) await makePrepared();
+        if (slots.active?.id === id) {
+          if (!(await isUsable(slots.prepared))) await makePrepared();
+          await makeActive((slots.prepared as Slot).id);
+        }
+        const { old, ...rest } = slots;
+        if (old?.id !== id) return;
+        if (how === 'revoked') {
+          await bundle.edit((before) => kind.withdraw(before, old));
+          await save(rest);
+          await keys.remove(old.keyId);
+        } else if (!old.tainted) {
+          const tainted = { ...old, tainted: true };
+          await save({ ...slots, old: tainted });
+          await publish((before) => kind.publish(before, tainted));
+        }
       }),
     leaveRoot: (rootId) =>
       inTurn(async () => {

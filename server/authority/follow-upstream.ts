@@ -14,6 +14,7 @@ import type { Authority, AuthorityKind } from './authority.ts';
 import type { DistrustedRoots } from './distrust.ts';
 import type { LastSeen, Seen } from './last-seen.ts';
 import type { OwnBundle } from './own-bundle.ts';
+import type { OwnKeysAbove } from './own-keys-above.ts';
 import type { UpstreamRoots } from './upstream-roots.ts';
 import type { X509Signer } from './x509.ts';
 
@@ -21,8 +22,9 @@ export interface FollowPorts {
   readonly distrusted: DistrustedRoots;
   readonly roots: UpstreamRoots;
   readonly lastSeen: LastSeen;
-  /** The `kid`s that this server signs with now or next. */
-  readonly ownKeys: () => readonly string[];
+  readonly ownKeys: OwnKeysAbove;
+  /** The `kid`s that this server signs with, now or next. */
+  readonly signsWith: () => readonly string[];
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -32,7 +34,7 @@ export async function followUpstream(
   upstream: SteadyUpstream,
   x509: Authority<X509Signer>,
   bundle: OwnBundle,
-  { distrusted, roots, lastSeen, ownKeys, clock, log }: FollowPorts,
+  { distrusted, roots, lastSeen, ownKeys, signsWith, clock, log }: FollowPorts,
 ): Promise<void> {
   // What is known here counts also while the upstream is away; and that there is nothing better to sign below does not keep
   // what it holds from being taken over.
@@ -45,7 +47,9 @@ export async function followUpstream(
   const now = seenIn(state);
   const before = await lastSeen.read();
   // Only one that holds the whole bundle says by its silence that something is revoked.
-  const missing = state.jwtAuthorities === undefined ? nothingMissing : missingFrom(now, before, ownKeys());
+  // What signs has to be left before its key is taken out with what else is gone.
+  const ours = await ownKeys.heed(state, before);
+  const missing = state.jwtAuthorities === undefined ? nothingMissing : missingFrom(now, before, signsWith());
   const tainted = state.x509Authorities.filter((one) => one.tainted).map(({ certificate }) => rootIdOf(certificate));
   // First of all: whoever learns of a taint here asks this server for what leads elsewhere, once.
   const left = await failureOf(leave(x509, [...tainted, ...missing.roots], log));
@@ -61,9 +65,13 @@ export async function followUpstream(
     log.warn({ upstreamAuthority: id }, 'root taken out of the bundle, as upstream');
     await x509.forgetRoot(id);
   }
-  // A root that cannot be left yet is not forgotten: it is looked for again.
-  await lastSeen.write({ ...now, roots: [...now.roots, ...missing.roots.filter((id) => id === needed)] });
+  // A root or a key that cannot be left yet is not forgotten: it is looked for again.
+  await lastSeen.write({
+    roots: [...now.roots, ...missing.roots.filter((id) => id === needed)],
+    keys: [...now.keys, ...ours.missing],
+  });
   if (left) throw left.error;
+  if (ours.error) throw ours.error;
   // Once more, with what the bundle says now.
   await roots.heed();
 }
@@ -83,7 +91,7 @@ function seenIn({ x509Authorities, jwtAuthorities = [], witAuthorities = [] }: U
   };
 }
 
-/** @param own keys without which tokens of this server would hold nowhere: an upstream that lost them is no reason */
+/** @param own keys without which tokens of this server would hold nowhere: until others sign, they stay */
 const missingFrom = (now: Seen, before: Seen, own: readonly string[]): Seen => ({
   roots: before.roots.filter((id) => !now.roots.includes(id)),
   keys: before.keys.filter((id) => !now.keys.includes(id) && !own.includes(id)),
@@ -204,7 +212,7 @@ function mergeKeys(
     .filter(({ keyId, tainted }) => byId.has(keyId) || !missing || !(tainted || missing.includes(keyId)))
     .map((one) => (byId.get(one.keyId)?.tainted && !one.tainted ? { ...one, tainted: true } : one));
   const isOfUse = ({ expiresAt }: JwtAuthority) => expiresAt === 0 || bundlePruneAt(expiresAt * 1000) > now;
-  const merged = [...kept, ...theirs.filter((one) => !held.has(one.keyId) && isOfUse(one))];
+  const merged = [...kept, ...[...byId.values()].filter((one) => !held.has(one.keyId) && isOfUse(one))];
   const isSame = merged.length === ours.length && merged.every((one, index) => one === ours[index]);
   return isSame ? undefined : merged;
 }

@@ -33,6 +33,8 @@ export interface FakeSpireServer {
   readonly asked: readonly Buffer[];
   /** Every key of tokens it was given. */
   readonly published: readonly WireJwtKey[];
+  /** The `kid`s of those that it has no more. */
+  readonly revoked: Set<string>;
   /** Refuses every call with this, until it is undefined again. */
   refuses: Fault | undefined;
 }
@@ -109,7 +111,10 @@ export async function fakeSpireServer(test: TestContext, clock: Clock): Promise<
           GetBundle: () => bundleToWire(fake.tells()),
           PublishJWTAuthority({ jwt_authority }: { jwt_authority: WireJwtKey }) {
             published.push(jwt_authority);
-            return { jwt_authorities: [...(bundleToWire(fake.tells()).jwt_authorities ?? []), ...published] };
+            const told = bundleToWire(fake.tells()).jwt_authorities ?? [];
+            const isNew = ({ key_id }: WireJwtKey) =>
+              !fake.revoked.has(key_id) && !told.some((one) => one.key_id === key_id);
+            return { jwt_authorities: [...told, ...published.filter(isNew)] };
           },
         },
       },
@@ -120,6 +125,7 @@ export async function fakeSpireServer(test: TestContext, clock: Clock): Promise<
     root,
     asked,
     published,
+    revoked: new Set(),
     refuses: undefined,
     tells: () => root.bundle(),
     sign: (publicKey) => signed(root, publicKey, clock),

@@ -22,7 +22,7 @@ import { testAuthority } from '../../support/ca.ts';
 import { type DrivenClock, drivenClock } from '../../support/clock.ts';
 import { type FakeSpireServer, fakeSpireServer, signed } from '../../support/fake-spire-server.ts';
 import { type Pair, type PairOptions, startPair } from '../../support/pair.ts';
-import { api, td, testServer } from '../../support/server.ts';
+import { api, type TestServer, td, testServer } from '../../support/server.ts';
 
 /** A server and its agent, which knows this process as a server below. */
 async function above(context: TestContext, options: PairOptions = {}, entry: object = { downstream: true }) {
@@ -529,6 +529,116 @@ test('what was tainted and revoked above while this server was away is left and 
   assert.ok(!(await kids()).includes(fake.root.jwtKeyId));
   const { active } = await server.admin.call('localAuthority', 'GetJWTAuthorityState');
   assert.ok((await kids()).includes(active.authority_id), 'its own key stays');
+});
+
+/** Moves time on until something is so. Between two steps a call goes through the server, so that what it does can end. */
+async function moved(server: TestServer, clock: DrivenClock, isSo: () => Promise<boolean>): Promise<void> {
+  for (let step = 0; step < 1_000; step++) {
+    if (await isSo()) return;
+    await clock.advance(5_000);
+    await server.bundle();
+  }
+  assert.fail('it never was so');
+}
+
+test('a key of its own that was tainted or revoked above signs no more: another one does, which those above have first', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const tainted = new Set<string>();
+  const held = () =>
+    fake.published
+      .filter(({ key_id }) => !fake.revoked.has(key_id))
+      .map((key) => ({ ...jwtKeyFromWire({ ...key, tainted: false }, td), tainted: tainted.has(key.key_id) }));
+  let looks = 0;
+  fake.tells = () => {
+    looks++;
+    return fake.root.bundle({ jwtAuthorities: [...fake.root.bundle().jwtAuthorities, ...held()] });
+  };
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const state = () => server.admin.call('localAuthority', 'GetJWTAuthorityState');
+  const kids = async () => (await server.bundle()).jwtAuthorities.map(({ keyId }) => keyId);
+  const tokenKid = async () => {
+    const request = { id: { trust_domain: td, path: '/w' }, audience: ['a'] };
+    const { svid } = await server.admin.call('svid', 'MintJWTSVID', request);
+    return JSON.parse(Buffer.from(svid.token.split('.')[0], 'base64url').toString()).kid;
+  };
+  const look = (isSo: () => Promise<boolean>) => moved(server, clock, isSo);
+  // What is above was seen here before it goes.
+  await look(async () => looks > 2);
+
+  const first = (await state()).active.authority_id;
+  tainted.add(first);
+  await look(async () => (await state()).active.authority_id !== first);
+  const second = (await state()).active.authority_id;
+  assert.equal(await tokenKid(), second);
+  assert.ok(fake.published.some(({ key_id }) => key_id === second));
+  const isTainted = async () => (await server.bundle()).jwtAuthorities.find(({ keyId }) => keyId === first)?.tainted;
+  assert.equal(await isTainted(), true);
+  await server.restart();
+  assert.equal(await isTainted(), true);
+  fake.revoked.add(first);
+  await look(async () => !(await kids()).includes(first));
+
+  // Revoked at once, with the one that is to be next: both go, and what replaces them is a third.
+  await server.admin.call('localAuthority', 'PrepareJWTAuthority');
+  const next = (await state()).prepared.authority_id;
+  const before = looks;
+  await look(async () => looks > before + 2);
+  for (const kid of [second, next]) fake.revoked.add(kid);
+  await look(async () => !(await kids()).some((kid) => kid === second || kid === next));
+  const { active, old } = await state();
+  assert.ok(![first, second, next].includes(active.authority_id));
+  assert.equal(old, null, 'what was revoked is forgotten');
+  assert.equal(await tokenKid(), active.authority_id);
+  const end = looks;
+  await look(async () => looks > end + 3);
+  assert.equal((await state()).active.authority_id, active.authority_id, 'and that is the end of it');
+});
+
+test('a key of its own that one look does not find, and one that those above never had, go on signing', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const state = () => server.admin.call('localAuthority', 'GetJWTAuthorityState');
+  const { active } = await state();
+  let looks = 0;
+  // It tells nobody of what it was given.
+  fake.tells = () => {
+    looks++;
+    return fake.root.bundle();
+  };
+  await moved(server, clock, async () => looks > 4);
+  assert.equal((await state()).active.authority_id, active.authority_id);
+
+  const all = () => [...fake.root.bundle().jwtAuthorities, ...fake.published.map((key) => jwtKeyFromWire(key, td))];
+  const whole = () => fake.root.bundle({ jwtAuthorities: all() });
+  // Each second look comes to one that is behind.
+  fake.tells = () => (looks++ % 2 === 0 ? whole() : fake.root.bundle());
+  await moved(server, clock, async () => looks > 16);
+  assert.equal((await state()).active.authority_id, active.authority_id);
+});
+
+test('while those above are away a key that was revoked there goes on, and is replaced when they are back', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  const held = () =>
+    fake.published
+      .filter(({ key_id }) => !fake.revoked.has(key_id))
+      .map((key) => jwtKeyFromWire({ ...key, tainted: false }, td));
+  let looks = 0;
+  fake.tells = () => {
+    looks++;
+    return fake.root.bundle({ jwtAuthorities: held() });
+  };
+  const server = await testServer(t, { clock, flags: fake.flags });
+  const active = async () => (await server.admin.call('localAuthority', 'GetJWTAuthorityState')).active.authority_id;
+  const first = await active();
+  await moved(server, clock, async () => looks > 2);
+  await server.stop();
+  fake.revoked.add(first);
+  await server.restart();
+  await moved(server, clock, async () => (await active()) !== first);
+  assert.ok(!(await server.bundle()).jwtAuthorities.some(({ keyId }) => keyId === first));
 });
 
 test('WIT keys go up to the root too, and come down; where those above take none, they are known below alone', async (t) => {
