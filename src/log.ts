@@ -58,25 +58,11 @@ export function createLog(options: LogOptions): RootLog {
   let level = launchLevel;
   let threshold = logLevels.indexOf(level);
   const sink = openSink(options);
-  const write = options.format === 'json' ? sink.write : (line: string): void => sink.write(textLine(line));
-  const root = pino(
-    {
-      level: 'trace',
-      base: null,
-      messageKey: 'event',
-      // Errors are cleaned before pino sees them; its own serializer would add to them.
-      serializers: { err: (value: unknown) => value },
-      formatters: { level: (label) => ({ level: label }) },
-      timestamp: () => `,"time":"${new Date(options.clock.now()).toISOString()}"`,
-    },
-    { write },
-  );
-
-  const wrap = (logger: pino.Logger): Log => {
-    const at = (name: Exclude<LogLevel, 'panic'>): LogEvent => {
+  const wrap = (writer: Writer): Log => {
+    const at = (name: LineLevel): LogEvent => {
       const rank = logLevels.indexOf(name);
       return (fields, event) => {
-        if (rank <= threshold) logger[name](cleanFields(fields), clean(event) as string);
+        if (rank <= threshold) writer.write(name, cleanFields(fields), clean(event) as string);
       };
     };
     return {
@@ -86,7 +72,7 @@ export function createLog(options: LogOptions): RootLog {
       warn: at('warn'),
       error: at('error'),
       fatal: at('fatal'),
-      child: (fields) => wrap(logger.child(cleanFields(fields))),
+      child: (fields) => wrap(writer.child(cleanFields(fields))),
     };
   };
 
@@ -96,7 +82,9 @@ export function createLog(options: LogOptions): RootLog {
   }
 
   return {
-    ...wrap(root),
+    ...wrap(
+      options.format === 'json' ? jsonWriter(jsonLogger(options.clock, sink)) : textWriter(options.clock, sink, {}),
+    ),
     get level() {
       return level;
     },
@@ -115,6 +103,43 @@ export function createLog(options: LogOptions): RootLog {
   };
 }
 
+type LineLevel = Exclude<LogLevel, 'panic'>;
+type Fields = Record<string, Loggable>;
+
+/** Writes lines of one format; what it is given is clean. */
+interface Writer {
+  write(level: LineLevel, fields: Fields, event: string): void;
+  /** A writer whose lines all carry `fields` too. */
+  child(fields: Fields): Writer;
+}
+
+function jsonLogger(clock: Clock, { write }: Sink): pino.Logger {
+  return pino(
+    {
+      level: 'trace',
+      base: null,
+      messageKey: 'event',
+      // Errors are cleaned before pino sees them; its own serializer would add to them.
+      serializers: { err: (value: unknown) => value },
+      formatters: { level: (label) => ({ level: label }) },
+      timestamp: () => `,"time":"${timeText(clock)}"`,
+    },
+    { write },
+  );
+}
+
+const jsonWriter = (logger: pino.Logger): Writer => ({
+  write: (level, fields, event) => logger[level](fields, event),
+  child: (fields) => jsonWriter(logger.child(fields)),
+});
+
+const textWriter = (clock: Clock, sink: Sink, own: Fields): Writer => ({
+  write: (level, fields, event) => sink.write(textLine(timeText(clock), level, event, { ...own, ...fields })),
+  child: (fields) => textWriter(clock, sink, { ...own, ...fields }),
+});
+
+const timeText = (clock: Clock): string => new Date(clock.now()).toISOString();
+
 /** Drops everything. For commands and tests that need a Log and want no lines. */
 export const silentLog: Log = {
   trace: drop,
@@ -131,10 +156,15 @@ function drop(): void {}
 /** Names that belong to the line itself; a field of that name would appear twice. */
 const reserved = new Set(['level', 'time', 'event']);
 
-function cleanFields(fields: Readonly<Record<string, unknown>>): Record<string, Loggable> {
-  const cleaned = clean(fields) as Record<string, Loggable>;
+function cleanFields(fields: Readonly<Record<string, unknown>>): Fields {
+  const cleaned = clean(fields) as Fields;
+  for (const name of reserved) if (Object.hasOwn(cleaned, name)) return renamed(cleaned);
+  return cleaned;
+}
+
+function renamed(fields: Fields): Fields {
   return Object.fromEntries(
-    Object.entries(cleaned).map(([name, value]) => [reserved.has(name) ? `${name}_` : name, value]),
+    Object.entries(fields).map(([name, value]) => [reserved.has(name) ? `${name}_` : name, value]),
   );
 }
 

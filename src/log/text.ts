@@ -1,33 +1,44 @@
 /** A line of the log for people: time, level, event, then the fields as name=value. */
+import type { Loggable } from './redact.ts';
 
 const plainValue = /^[A-Za-z0-9_./:@%+,[\]-]+$/;
+const printable = /^[\x20-\x7e]*$/;
 
-/** Turns one JSON line into one line of text. Control characters stay escaped, so that a value cannot forge a line. */
-export function textLine(json: string): string {
-  const { level, time, event, ...fields } = JSON.parse(json) as Record<string, unknown>;
-  const rest = [...flatten(fields, '')]
-    .map(([name, value]) => ` ${escapeControls(name)}=${printValue(value)}`)
-    .join('');
-  return `${String(time)} ${String(level).toUpperCase().padEnd(5)} ${escapeControls(String(event))}${rest}\n`;
+/**
+ * Prints one event as one line of text. Control characters are escaped, so that a value cannot forge a line.
+ * @param time as it is to stand there
+ * @param fields cleaned already
+ */
+export function textLine(
+  time: string,
+  level: string,
+  event: string,
+  fields: Readonly<Record<string, Loggable>>,
+): string {
+  return `${time} ${level.toUpperCase().padEnd(5)} ${escapeControls(event)}${printFields(fields, '')}\n`;
 }
 
 /** Nested fields read as `error.code=...`. */
-function* flatten(fields: Record<string, unknown>, prefix: string): Generator<[string, unknown]> {
-  for (const [name, value] of Object.entries(fields)) {
+function printFields(fields: Readonly<Record<string, Loggable>>, prefix: string): string {
+  let text = '';
+  for (const name of Object.keys(fields)) {
+    const value = fields[name] as Loggable;
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-      yield* flatten(value as Record<string, unknown>, `${prefix}${name}.`);
+      text += printFields(value, `${prefix}${name}.`);
     } else {
-      yield [`${prefix}${name}`, value];
+      text += ` ${escapeControls(prefix + name)}=${printValue(value)}`;
     }
   }
+  return text;
 }
 
-function printValue(value: unknown): string {
-  if (typeof value === 'string') return plainValue.test(value) ? value : escapeControls(JSON.stringify(value));
+function printValue(value: Loggable): string {
+  if (typeof value === 'string' && plainValue.test(value)) return value;
   return escapeControls(JSON.stringify(value));
 }
 
 /** JSON leaves DEL, C1 and the two Unicode line ends as they are; terminals act on them. */
 function escapeControls(text: string): string {
+  if (printable.test(text)) return text;
   return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { Fault } from '../../../src/errors.ts';
-import { clean } from '../../../src/log/redact.ts';
+import { clean, withoutSecrets } from '../../../src/log/redact.ts';
 
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const der = privateKey.export({ type: 'pkcs8', format: 'der' });
@@ -145,4 +146,45 @@ test('nothing that can be given makes it throw', () => {
     new (class A {})(),
   ];
   assert.deepEqual(clean(odd), [null, '[symbol]', '[function]', 'NaN', '1', '[invalid date]', {}, [1], '[A]']);
+});
+
+test('a text is searched whenever something would be found in it', () => {
+  const pieces = [
+    ...secrets.map(([, secret]) => secret),
+    ...[
+      '-----BEGIN ',
+      'PRIVATE KEY-----',
+      'eyJ',
+      'ewo',
+      'eyIabcdef.',
+      'M',
+      'A'.repeat(55),
+      'docker:env:',
+      'X=',
+      '"d"',
+      ':',
+    ],
+    ...[
+      '"',
+      ' ',
+      '@',
+      '=',
+      'Bearer ',
+      'BASIC ',
+      'https://',
+      'user:',
+      'secret9',
+      'join-token',
+      'Password',
+      'passphrase:',
+    ],
+    ...['abc12345', '/', '_', '.', 'spiffe://example.org/w'],
+  ];
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...pieces), { maxLength: 8 }), (parts) => {
+      const text = parts.join('').slice(0, 8000);
+      assert.equal(clean(text), withoutSecrets(text));
+    }),
+    { numRuns: 3000 },
+  );
 });
