@@ -59,20 +59,20 @@ async function fillsUp(server: ClusterServer, small: SmallDisk, larger: string):
   assert.match(refusal?.message ?? '', /cannot grow: (its|the) disk is full/);
   let tries = 0;
   // A small write may have found room since, and then the store is well again: until nothing has.
-  await until('ready says that the disk is full', 30_000, async () => {
+  await until('ready says that the disk is full', 60_000, async () => {
     if (/disk is full/.test(await storeOf(server))) return true;
     const done = await create(server, agent.id, `more/${tries++}`);
     if (!(done instanceof Error)) last = done.at(-1);
     return false;
   });
   // What was acknowledged is with the agent, and what needs no room goes on.
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(holds(fleet, last!));
-  await until('an SVID for each entry', 30_000, () => agent.svids === agent.entries);
+  await until('an SVID for each entry', 60_000, () => agent.svids === agent.entries);
   await small.remount(larger);
   const [id] = (await create(server, agent.id, 'room')) as string[];
   await ready(server);
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(holds(fleet, id!));
   assert.deepEqual(fleet.wrong(), []);
   assert.equal(agent.status().outage, undefined);
@@ -95,7 +95,7 @@ test('SQLite on a disk that became read-only: the server does not start and says
   await assert.rejects(server.restart(), (error: Error) => /read-only/.test(error.message));
   await small.remount('rw');
   await server.restart();
-  await until('the agent is back', 40_000, () => fleet.agents[0]!.status().outage === undefined, 200);
+  await until('the agent is back', 60_000, () => fleet.agents[0]!.status().outage === undefined, 200);
   assert.ok(holds(fleet, entry!));
   assert.equal(fleet.agents[0]!.attestations, 1);
 });
@@ -119,14 +119,14 @@ test('PostgreSQL that answers nothing for a while: not ready and why, the write 
   await blocker.connect();
   await blocker.query('begin; lock table log_head, entries, changes, nodes in access exclusive mode');
   const write = create(server, agent.id, 'patient');
-  await until('not ready', 20_000, async () => !/^ok$/.test(await storeOf(server)), 100);
+  await until('not ready', 60_000, async () => !/^ok$/.test(await storeOf(server)), 100);
   assert.match(await storeOf(server), /no answer in 3 s|did not finish in time/);
   assert.equal(agent.status().outage, undefined);
   await blocker.query('commit');
   await blocker.end();
   const [id] = (await write) as string[];
   await ready(server);
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(holds(fleet, id!));
   assert.equal(agent.applied.filter(({ snapshot }) => snapshot).length, 1);
 });
@@ -160,13 +160,13 @@ test('a database restored from a backup, with a new log identity: agents take ev
   const fleet = await oneAgent(server);
   const agent = fleet.agents[0]!;
   const [kept] = (await create(server, agent.id, 'kept')) as string[];
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   await server.program().stop();
   copyFileSync(file, `${file}.backup`);
   await server.restart();
-  await until('the agent is back', 40_000, () => agent.status().outage === undefined, 200);
+  await until('the agent is back', 60_000, () => agent.status().outage === undefined, 200);
   const lost = (await create(server, agent.id, 'lost', 5)) as string[];
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(lost.every((id) => holds(fleet, id)));
   await server.program().stop();
   copyFileSync(`${file}.backup`, file);
@@ -182,7 +182,7 @@ test('a database restored from a backup, with a new log identity: agents take ev
   await server.restart();
   // As many changes as were lost: the agent's old position stands for one of these now.
   const other = (await create(server, agent.id, 'other', 5)) as string[];
-  await until('the agent holds what is there', 40_000, () => other.every((id) => holds(fleet, id)), 100);
+  await until('the agent holds what is there', 60_000, () => other.every((id) => holds(fleet, id)), 100);
   assert.ok(holds(fleet, kept!));
   assert.ok(!lost.some((id) => holds(fleet, id)), 'what the restored database never had is gone');
   assert.equal(agent.applied.filter(({ snapshot }) => snapshot).at(-1)!.logId, renewed.logId);

@@ -142,10 +142,10 @@ test('BE-6 a stream goes on through the end of the SVID that it was begun with, 
     const running = await place.start('workload', workload, ['600']);
     const watching = await place.start('watch', program, ['watch', ...local, '-pid', String(running.pid)]);
     await watching.event('update');
-    const again = await watching.event('again', () => true, 30_000);
+    const again = await watching.event('again', () => true, 60_000);
     assert.match(again.message, /has expired/);
     const before = watching.events('update').length;
-    await watching.event('update', () => watching.events('update').length > before, 30_000);
+    await watching.event('update', () => watching.events('update').length > before, 60_000);
     assert.deepEqual(watching.events('refused'), []);
     const at = local.indexOf('-agent');
     const wrong = local.with(at + 1, 'spiffe://example.org/spire/agent/other');
@@ -184,7 +184,7 @@ test('BR-5 BR-7 BR-9 BR-19 pods over the network: by key and UID, until they go;
       assert.deepEqual([denied.code, denied.reason], ['PermissionDenied', undefined]);
 
       kubelet.pods = [];
-      const gone = await watching.event('refused', () => true, 30_000);
+      const gone = await watching.event('refused', () => true, 60_000);
       assert.deepEqual([gone.code, gone.reason], ['NotFound', 'WORKLOAD_NOT_FOUND']);
     } finally {
       await kubelet.close();

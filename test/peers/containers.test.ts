@@ -75,7 +75,7 @@ describe('containers of Docker', () => {
   }
   test('a process in cgroups that are named like those of a container gets nothing of it', async () => {
     const id = await engine.docker(...container('-d', '--label', 'app=web'), 'watch', '-socket', 'unix:///s/api.sock');
-    await until('the container is served', 20_000, async () => /spiffe:.*web/.test(await engine.docker('logs', id)));
+    await until('the container is served', 60_000, async () => /spiffe:.*web/.test(await engine.docker('logs', id)));
     const pid = await engine.docker('inspect', '-f', '{{.State.Pid}}', id);
     // The same last steps, below a directory that could be somebody's own, in each hierarchy of this machine.
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
@@ -108,7 +108,7 @@ describe('containers of Docker', () => {
       assert.doesNotMatch(refusal!, /docker:/);
       await agent.program().line(/workload attestation failed.*named like container/);
     } finally {
-      for (const path of made) await until('nobody is in it', 5_000, () => (rmdirSync(path), true));
+      for (const path of made) await until('nobody is in it', 60_000, () => (rmdirSync(path), true));
     }
     await engine.docker('rm', '-f', id);
   });
@@ -169,7 +169,7 @@ test('a container of a real Podman, through its own service and real cgroups', a
   started = id;
   const pid = Number(await podman('inspect', '-f', '{{.State.Pid}}', id));
   const method = podmanMethod({ socketPath, userSocketPath: '/nowhere/%d', users: [] }, cgroupFiles());
-  const found = await until('the service answers', 10_000, () => method.attest(pid, signal));
+  const found = await until('the service answers', 60_000, () => method.attest(pid, signal));
   for (const one of [
     'label:app:web',
     'env:TIER=front',
@@ -192,7 +192,7 @@ test("systemd's interface through a real D-Bus daemon", async (t) => {
   await place.start('bus', peerPath('dbus-daemon'), ['--config-file', config, '--nofork', '--nopidfile']);
   const tree = procTree();
   t.after(tree.remove);
-  const systemd = await until('the bus is there', 10_000, () => fakeSystemd(socketPath));
+  const systemd = await until('the bus is there', 60_000, () => fakeSystemd(socketPath));
   t.after(systemd.close);
   const pid = tree.put('0::/system.slice/nginx.service');
   const method = systemdMethod({ socketPath }, systemClock, tree.cgroups);

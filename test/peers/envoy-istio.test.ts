@@ -196,14 +196,14 @@ describe('an Envoy as Istio starts it', () => {
     // YAML takes JSON, and what is added to it stands below.
     const bootstrap = Object.entries(sidecar(ports)).map(([key, value]) => `${key}: ${JSON.stringify(value)}`);
     envoy = await startEnvoy(place, 'envoy', bootstrap.join('\n'), { cwd: place.path('pod', '') });
-    await until('the first request', 30_000, async () => (await ask(ports.outbound)) === `${id} ${id}`);
+    await until('the first request', 60_000, async () => (await ask(ports.outbound)) === `${id} ${id}`);
     const first = await envoy.versions();
     assert.deepEqual(Object.keys(first).sort(), ['ROOTCA', 'default']);
     await admin(
       ...[server, 'entry', 'update', '-entryID', entry, '-spiffeID', id, '-parentID', node],
       ...['-selector', who, '-x509SVIDTTL', '3001'],
     );
-    await until('the renewal', 20_000, async () => (await envoy.versions()).default !== first.default);
+    await until('the renewal', 60_000, async () => (await envoy.versions()).default !== first.default);
     assert.equal(await ask(ports.outbound), `${id} ${id}`);
     assert.equal((await envoy.versions()).ROOTCA, first.ROOTCA);
     const stats = await envoy.admin('/stats?filter=sds.*update_rejected');

@@ -70,7 +70,7 @@ describe('a pair of Envoys in two trust domains', () => {
       ...['-x509SVIDTTL', String(3_000 + round)],
     );
   const changed = (envoy: Envoy, name: string, from: string | undefined): Promise<string> =>
-    until(`${name} is another`, 20_000, async () => {
+    until(`${name} is another`, 60_000, async () => {
       const version = (await envoy.versions())[name];
       return version !== undefined && version !== from ? version : undefined;
     });
@@ -104,7 +104,7 @@ describe('a pair of Envoys in two trust domains', () => {
         'port_value: 8443': `port_value: ${ports.inbound}`,
       }),
     );
-    await until('the first request', 30_000, () => ask(ports.outbound));
+    await until('the first request', 60_000, () => ask(ports.outbound));
   });
   after(async () => {
     await place.close();
@@ -122,7 +122,7 @@ describe('a pair of Envoys in two trust domains', () => {
       seen.server.add(versions.server);
       seen.client.add(versions.client);
       const before = load.good;
-      await until('more requests', 10_000, () => load.good >= before + 20);
+      await until('more requests', 60_000, () => load.good >= before + 20);
     };
     for (let round = 1; round <= rotations; round++) await rotate(round);
 
@@ -160,7 +160,7 @@ describe('a pair of Envoys in two trust domains', () => {
     await tell(left.server, right.server);
     await renew(left, 100);
     await changed(inbound, 'ALL', without);
-    await until('served again', 20_000, () => ask(ports.outbound));
+    await until('served again', 60_000, () => ask(ports.outbound));
   });
 
   test('an Envoy whose agent restarts keeps serving and is told of the next renewal', async () => {

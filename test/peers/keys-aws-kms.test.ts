@@ -102,7 +102,7 @@ describe('the real AWS SDK', () => {
     // The server comes back three days later.
     clock.jump(3 * 24 * 3_600_000);
     const later = await open();
-    await until('the replaced key is to be deleted', 10_000, async () => (await states())[0] === 'PendingDeletion');
+    await until('the replaced key is to be deleted', 60_000, async () => (await states())[0] === 'PendingDeletion');
     assert.deepEqual((await later.get('a'))?.publicKey, fresh.publicKey);
     await signs((await later.get('a'))!);
     const described = await kms.send(new sdk.DescribeKeyCommand({ KeyId: KeyMetadata.KeyId }));

@@ -53,7 +53,7 @@ keyStoreSuite('gcp-kms (the real auth library, a fake Cloud KMS over HTTP)', { e
     async up() {
       await kms.up();
       // Its backoff runs on the real clock.
-      await until('the store is asked again', 20_000, () =>
+      await until('the store is asked again', 60_000, () =>
         keys.check!().then(
           () => true,
           () => false,

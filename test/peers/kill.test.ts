@@ -63,19 +63,19 @@ interface Ledger {
 
 /** Compares the store with what was acknowledged. */
 async function audit(channel: Channel, ledger: Ledger): Promise<void> {
-  const { entries } = await channel.unary(entryService, 'ListEntries', {}, { deadlineMs: 10_000 });
+  const { entries } = await channel.unary(entryService, 'ListEntries', {}, { deadlineMs: 60_000 });
   const ids: string[] = entries.map((entry: { id: string }) => entry.id);
   assert.equal(new Set(ids).size, ids.length, 'no entry is there twice');
   const there = new Set(ids);
   for (const id of ledger.created) assert.ok(there.has(id), `entry ${id} was acknowledged and is lost`);
   for (const id of ledger.deleted) assert.ok(!there.has(id), `entry ${id} was deleted and is back`);
 
-  const { agents } = await channel.unary(agentService, 'ListAgents', {}, { deadlineMs: 10_000 });
+  const { agents } = await channel.unary(agentService, 'ListAgents', {}, { deadlineMs: 60_000 });
   const paths: string[] = agents.map((agent: { id: { path: string } }) => agent.id.path);
   assert.equal(new Set(paths).size, paths.length, 'no node is there twice');
   for (const node of ledger.nodes) assert.ok(paths.includes(node), `node ${node} was attested and is lost`);
 
-  const bundle = await channel.unary(bundleService, 'GetBundle', {}, { deadlineMs: 10_000 });
+  const bundle = await channel.unary(bundleService, 'GetBundle', {}, { deadlineMs: 60_000 });
   const held = new Set<string>([
     ...bundle.x509_authorities.map(({ asn1 }: { asn1: Buffer }) => asn1.toString('base64')),
     ...bundle.jwt_authorities.map((key: { key_id: string }) => key.key_id),
@@ -146,7 +146,7 @@ async function serverLane(t: TestContext, place: Place, name: string): Promise<v
     }
     const channel = connectUnix(adminSocket);
     try {
-      await until(`${name} answers in run ${round}`, 30_000, async () => {
+      await until(`${name} answers in run ${round}`, 60_000, async () => {
         assert.equal(program.ending(), undefined, `run ${round}: ${program.output()}`);
         channel.reconnect();
         return channel.unary(bundleService, 'GetBundle', {}, { deadlineMs: 2000 });
@@ -202,7 +202,7 @@ async function agentLane(
     }
     const channel = connectUnix(socket);
     try {
-      const answer = await until(`${name} serves in run ${round}`, 30_000, async () => {
+      const answer = await until(`${name} serves in run ${round}`, 60_000, async () => {
         assert.equal(program.ending(), undefined, `run ${round}: ${program.output()}`);
         channel.reconnect();
         const options = { deadlineMs: 5000, metadata };

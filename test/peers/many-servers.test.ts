@@ -74,7 +74,7 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
       const admin = adminOf(cluster.servers[i % 3]!.adminSocket);
       const start = performance.now();
       const [id] = await admin.createEntries(agent.id, [`/moment/${i}`]);
-      await until('the agent has it', 3000, () => has(agent.applied.slice(-3), id!), 1);
+      await until('the agent has it', 60_000, () => has(agent.applied.slice(-3), id!), 1);
       times.push(performance.now() - start);
       admin.close();
     }
@@ -114,8 +114,8 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     await cluster.servers[0]!.program().stop('SIGKILL');
     await sleep(clock, 3000);
     await cluster.servers[0]!.restart();
-    await sleep(clock, 500);
-    assert.ok((await work.stop()) > 20);
+    await until('the others go on', 60_000, () => work.made() > 20);
+    await work.stop();
     await checked.settled('after the kill');
     const { rows } = await postgres.query(`select body from bundles where trust_domain = 'example.org'`, database);
     const body = JSON.parse(rows[0].body);
@@ -140,12 +140,12 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     await sleep(clock, 1000);
     const streams = cluster.balancer.made();
     await postgres.stop();
-    await until('not ready for want of the database', 10_000, async () =>
+    await until('not ready for want of the database', 60_000, async () =>
       /cannot be reached/.test((await checksOf(cluster.servers[1]!)).checks.store ?? ''),
     );
     await sleep(clock, 1500);
     await postgres.start();
-    await until('ready again', 20_000, async () => (await checksOf(cluster.servers[1]!)).status === 'ok');
+    await until('ready again', 60_000, async () => (await checksOf(cluster.servers[1]!)).status === 'ok');
     await sleep(clock, 1000);
     await work.stop();
     await checked.settled('after the restart of the database');
@@ -158,9 +158,10 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     await sleep(clock, 500);
     process.kill(pid, 'SIGSTOP');
     await sleep(clock, 6000);
+    await until('the others go on', 60_000, () => work.made() > 20);
     process.kill(pid, 'SIGCONT');
     await sleep(clock, 500);
-    assert.ok((await work.stop()) > 20);
+    await work.stop();
     await checked.settled('after the standstill');
   });
 
@@ -215,7 +216,7 @@ describe('three servers of one trust domain on one PostgreSQL, 200 agents', () =
     const start = performance.now();
     await client.query('commit');
     await client.end();
-    await until('the agent has it', 15_000, () => has(agent.applied.slice(-2), id), 20);
+    await until('the agent has it', 60_000, () => has(agent.applied.slice(-2), id), 20);
     console.log(`a commit without its notification: at the agent after ${Math.round(performance.now() - start)} ms`);
     await checked.settled('after the silent commit');
   });

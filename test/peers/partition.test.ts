@@ -33,7 +33,7 @@ after(async () => {
 const readyOfLost = async (): Promise<string> => {
   const fetching = `fetch('http://${rig.cluster.servers[lost]!.health}/ready').then((it) => it.text()).then(console.log)`;
   const [command, ...args] = [...netns.prefix, process.execPath, '-e', fetching];
-  return (await run(command!, args, { deadlineMs: 10_000 })).stdout;
+  return (await run(command!, args, { deadlineMs: 60_000 })).stdout;
 };
 
 test('one of three servers is cut off for a minute from 200 agents and the database, under load: no entry missed, no SVID lost, nobody attests again', async (t) => {
@@ -47,7 +47,7 @@ test('one of three servers is cut off for a minute from 200 agents and the datab
   await netns.cut();
   const start = performance.now();
   const since = () => `${((performance.now() - start) / 1000).toFixed(1)} s`;
-  await until('the lost server says that it is not ready, and why', 20_000, async () =>
+  await until('the lost server says that it is not ready, and why', 60_000, async () =>
     /"store":"(no answer in|.* cannot be reached)/.test(await readyOfLost()),
   );
   console.log(`the lost server says so after ${since()}`);
@@ -61,6 +61,6 @@ test('one of three servers is cut off for a minute from 200 agents and the datab
   assert.ok(elsewhere > 100 && at > 0);
   await until('the lost server is ready again', 60_000, async () => /"status":"ok"/.test(await readyOfLost()), 500);
   console.log(`the lost server is ready again after ${since()}`);
-  await checked.settled('after the partition', 90_000);
+  await checked.settled('after the partition', 150_000);
   console.log(`all ${agents} agents are level ${since()} after the cut`);
 });

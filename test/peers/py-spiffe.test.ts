@@ -32,6 +32,6 @@ test('py-spiffe fetches both kinds of SVID from our socket, PyJWT verifies, and 
     assert.deepEqual([jwt.id, jwt.validated], [id, id]);
     assert.deepEqual(await python.event('pyjwt'), { event: 'pyjwt', sub: id, alg: 'ES256' });
     const first = await python.event('update');
-    const next = await python.event('update', (event) => event.serial !== first.serial, 30_000);
+    const next = await python.event('update', (event) => event.serial !== first.serial, 60_000);
     assert.equal(next.id, id);
   }));

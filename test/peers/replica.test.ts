@@ -100,10 +100,10 @@ test('a start reads entries and nodes from the replica, and from the database on
     assert.equal(told.size, 3001 + 40 - 30);
     assert.ok(!told.has(ids[0]!) && /changed/.test(told.get(ids[30]!)!));
     // Live from here on: agents that resume and what is created now.
-    await until('the agent is away', 30_000, () => fleet.agents[0]!.status().outage !== undefined);
+    await until('the agent is away', 60_000, () => fleet.agents[0]!.status().outage !== undefined);
     const [fresh] = await createEntries(behind, 'fresh', 1);
     await behind.program().stop();
-    await until('counted', 30_000, async () => (await rowsRead(url)).changes > read.changes);
+    await until('counted', 60_000, async () => (await rowsRead(url)).changes > read.changes);
     const now = await rowsRead(url);
     assert.ok(now.entries - read.entries < 200, `${now.entries - read.entries} rows of entries were read`);
     await writer.restart();
@@ -129,7 +129,7 @@ test('an agent resumes at a server that began with a replica behind it: no snaps
     const admin = adminOf(server.adminSocket);
     const [id] = await admin.createEntries(agent.id, ['/while-paused']);
     admin.close();
-    await agent.catchUp(10_000);
+    await agent.catchUp(60_000);
     await server.program().stop();
     await server.restart();
     assert.match(server.program().output(), /read from the replica.*behind=[1-9]/);
@@ -137,7 +137,7 @@ test('an agent resumes at a server that began with a replica behind it: no snaps
     const next = adminOf(server.adminSocket);
     const [other] = await next.createEntries(agent.id, ['/after']);
     next.close();
-    await agent.catchUp(10_000);
+    await agent.catchUp(60_000);
     assert.ok(holds(fleet, id!) && holds(fleet, other!));
     assert.equal(agent.applied.filter(({ snapshot }) => snapshot).length, 1);
     assert.deepEqual(fleet.wrong(), []);

@@ -59,7 +59,7 @@ test('rotate --emergency, three servers, 200 agents, one away: 199 of 200, refus
   const waiting = await place.start('waiting', process.execPath, commandLine(1, '--wait', '150s'));
   await waiting.line(new RegExp(`"covered":${fleetSize - 1},.*"step":"TAINT"`), 150_000);
   await waiting.stop();
-  const refused = await rotate(1, '--wait', '1s');
+  const refused = await rotate(1, '--wait', '5s');
   assert.notEqual(refused.code, 0, refused.stdout);
   const last = statesOf(refused).at(-1);
   console.log(`${last.coverage.covered} of ${last.coverage.agents}: ${refused.stderr.trim()}`);

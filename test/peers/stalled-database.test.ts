@@ -50,7 +50,7 @@ async function mint(server: ClusterServer): Promise<void> {
 async function unharmed(server: ClusterServer, fleet: Fleet): Promise<void> {
   const agent = fleet.agents[0]!;
   const [id] = (await create(server, agent.id, 'after')) as string[];
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(holds(fleet, id!));
   assert.equal(agent.status().outage, undefined);
   assert.equal(agent.attestations, 1);
@@ -65,7 +65,7 @@ test('PostgreSQL that becomes read-only: refused with what to do, not ready and 
   await postgres.query('alter system set default_transaction_read_only = on');
   await postgres.query('select pg_reload_conf()');
   try {
-    await until('not ready', 20_000, async () => (await storeOf(server)) !== 'ok');
+    await until('not ready', 60_000, async () => (await storeOf(server)) !== 'ok');
     assert.match(await storeOf(server), /is read-only/);
     assert.equal((await checksOf(server, '/live')).status, 'ok');
     const refused = await createByCommand(server, agent.id, '/refused');
@@ -101,7 +101,7 @@ test('PostgreSQL with a table held: whoever waits is told together when one wait
         url,
       )
     ).rows as { pid: number }[];
-  const [waiting] = await until('a write waits', 30_000, async () => {
+  const [waiting] = await until('a write waits', 60_000, async () => {
     const found = await heldUp();
     return found.length > 0 && found;
   });
@@ -148,8 +148,8 @@ test('PostgreSQL slower than what is asked of it: beyond what may wait all is re
     ),
   );
   // Those that are refused are so while the others wait.
-  await until('what is too much is refused', 20_000, () => refused >= 40);
-  await until('not ready', 20_000, async () => /no answer in 3 s/.test(await storeOf(server)), 100);
+  await until('what is too much is refused', 60_000, () => refused >= 40);
+  await until('not ready', 60_000, async () => /no answer in 3 s/.test(await storeOf(server)), 100);
   assert.equal(fleet.agents[0]!.status().outage, undefined);
   await blocker.query('commit');
   await blocker.end();
@@ -207,12 +207,12 @@ test('SQLite held by another process: a start says so and waits, or is refused; 
     return true;
   });
   const restarting = server.restart();
-  await until('it is started', 10_000, () => started.length === 3);
+  await until('it is started', 60_000, () => started.length === 3);
   await started[2]!.line(/waiting 5 s/);
   await first.stop();
   await restarting;
-  await until('the agent is back', 40_000, () => fleet.agents[0]!.status().outage === undefined, 200);
+  await until('the agent is back', 60_000, () => fleet.agents[0]!.status().outage === undefined, 200);
   const [id] = (await create(server, fleet.agents[0]!.id, 'again')) as string[];
-  await fleet.agents[0]!.catchUp(10_000);
+  await fleet.agents[0]!.catchUp(60_000);
   assert.ok(holds(fleet, id!));
 });

@@ -92,7 +92,7 @@ describe('several servers on one PostgreSQL', () => {
     const url = await server.database();
     const [one, two] = [await opened(t, url), await opened(t, url)];
     // Until it listens, only the slow poll would tell; a listener is seen in the database's own list.
-    await until('both listen', 10_000, async () => {
+    await until('both listen', 60_000, async () => {
       const { rows } = await server.query(
         `select count(*)::int as n from pg_stat_activity where datname = current_database() and query like 'listen%'`,
         url,
@@ -343,7 +343,7 @@ describe('PostgreSQL that fails', () => {
       await session.run('select * from log_head for update');
       const write = create(store, draft('/a'));
       const refused = assert.rejects(write, fault('peer/unavailable', /cannot be reached/));
-      await until('the write waits for the lock', 10_000, async () => {
+      await until('the write waits for the lock', 60_000, async () => {
         const { rows } = await server.query(
           `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
           url,

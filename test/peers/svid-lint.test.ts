@@ -132,7 +132,7 @@ for (const [keyType, alg] of Object.entries(kinds))
         bundle: root,
         joinToken: await joinToken(server, alias),
       });
-      const { svids } = await until('an SVID', 20_000, () => workload(agent, 'x509'));
+      const { svids } = await until('an SVID', 60_000, () => workload(agent, 'x509'));
       const [facts] = await judge('workload', svids[0].chain.map(toPem));
       lint('SVID', facts!, leafRules);
     });

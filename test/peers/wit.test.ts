@@ -32,7 +32,7 @@ async function pairOf(place: Place, make: Make): Promise<{ server: Server; agent
   });
   await createEntry(server, id, alias, [`unix:uid:${process.getuid!()}`]);
   // Below a server that cannot push, the agent may hear of the entry at its next poll only.
-  await until('an SVID for the entry', 30_000, () => workload(agent, 'x509'), 200);
+  await until('an SVID for the entry', 60_000, () => workload(agent, 'x509'), 200);
   return { server, agent };
 }
 

@@ -49,7 +49,7 @@ for (const [name, start] of Object.entries(clients)) {
       /** The first update after the one found before that passes. */
       const update = async (what: string, test: (event: Event) => boolean): Promise<Event> => {
         const fresh = () => watching.events('update').slice(seen);
-        await until(`${name}: ${what}`, 20_000, () => fresh().some(test), 50).catch((error: Error) => {
+        await until(`${name}: ${what}`, 60_000, () => fresh().some(test), 50).catch((error: Error) => {
           throw new Error(`${error.message}\n${watching.output().slice(-4000)}`);
         });
         assert.deepEqual(watching.events('invalid'), []);

@@ -70,7 +70,7 @@ export async function attestAndServe(
   );
   const both = ['spiffe://example.org/db', 'spiffe://example.org/web'];
   const idsOf = (event: Event): string[] => event.svids.map((svid: { id: string }) => svid.id).sort();
-  const x509 = await until('both identities', 30_000, async () => {
+  const x509 = await until('both identities', 60_000, async () => {
     const event = await workload(agent, 'x509');
     return idsOf(event).length >= 2 ? event : undefined;
   });
@@ -93,13 +93,13 @@ export async function attestAndServe(
   const bundles = await workload(agent, 'bundles');
 
   await admin(server, 'entry', 'delete', '-entryID', db);
-  const afterDelete = await until('the deleted identity is gone', 30_000, async () => {
+  const afterDelete = await until('the deleted identity is gone', 60_000, async () => {
     const ids = idsOf(await workload(agent, 'x509'));
     return ids.length === 1 ? ids : undefined;
   });
   await agent.program().stop();
   await agent.restart();
-  const afterRestart = await until('identities after a restart of the agent', 30_000, async () =>
+  const afterRestart = await until('identities after a restart of the agent', 60_000, async () =>
     idsOf(await workload(agent, 'x509')),
   );
   assert.equal((await admin(server, 'agent', 'list')).agents.length, 1, 'a restart makes no second agent');

@@ -41,13 +41,13 @@ export async function expelAgent(
   const [listed] = (await admin(server, 'agent', 'list')).agents;
   const agentId = `spiffe://${listed.id.trust_domain}${listed.id.path}`;
   await createEntry(server, 'spiffe://example.org/web', agentId, [`unix:uid:${process.getuid!()}`]);
-  await until('the first identity', 30_000, () => workload(agent, 'x509'));
+  await until('the first identity', 60_000, () => workload(agent, 'x509'));
 
   const list = async () =>
     (await admin(server, 'agent', 'list')).agents as { banned: boolean; x509svid_serial_number: string }[];
   await admin(server, 'agent', how, '-spiffeID', agentId);
   const outcome = (): Promise<'ended' | 'served'> =>
-    until('the agent ends or is attested again', 45_000, async () => {
+    until('the agent ends or is attested again', 60_000, async () => {
       if (agent.program().ending()) return 'ended';
       const [again] = await list();
       if (!again || again.banned) return undefined;

@@ -36,14 +36,14 @@ export async function rotateAuthority(place: Place, makes: { server: Make; agent
     joinToken: await joinToken(server, alias),
   });
   const watch = await place.start('watch', peerPath('peer-workload'), ['watch', '-socket', `unix://${agent.socket}`]);
-  const firstUpdate = (await watch.event('update', () => true, 30_000)) as Update;
+  const firstUpdate = (await watch.event('update', () => true, 60_000)) as Update;
   const lostBefore = watch.events('lost').length; // it may have asked before the agent had the entry
   const [firstIssuer] = issuersOf([firstUpdate]);
   const early = await workload(agent, 'jwt', ['-audience', 'rotation']);
 
   // An authority is in everyone's bundle before it signs, or a peer would be refused for a moment.
   const changed = (event: Event) => issuersOf([event]).some((issuer) => issuer !== firstIssuer);
-  await watch.event('update', changed, caTtl * 1000 + 30_000);
+  await watch.event('update', changed, caTtl * 1000 + 60_000);
   const updates = watch.events('update') as Update[];
   const signedAt = updates.findIndex(changed);
   const [next] = issuersOf([updates[signedAt]!]).filter((issuer) => issuer !== firstIssuer);

@@ -10,16 +10,24 @@ import { sleep } from '../../../src/run/clock.ts';
 import { agentPorts, fleetSize, type ThreeServers } from './three-servers.ts';
 import { until } from './until.ts';
 
+/** Changes that are made one after the other. */
+export interface Load {
+  /** How many were acknowledged so far. */
+  made(): number;
+  /** Ends it; gives how many were acknowledged. */
+  stop(): Promise<number>;
+}
+
 export interface CheckedFleet {
   /**
    * Creates, changes and deletes entries through the servers given, one change after the other, until told to stop or the
-   * test ends; `stop` gives how many were acknowledged.
+   * test ends.
    * @param pauseMs between two changes, milliseconds; none unless told
    */
-  load(t: TestContext, servers: readonly number[], pauseMs?: number): { stop(): Promise<number> };
+  load(t: TestContext, servers: readonly number[], pauseMs?: number): Load;
   /**
    * Waits until every agent is level with the database and has its SVIDs; then checks all that each has seen.
-   * @param deadlineMs how long that may take, milliseconds; 45,000 unless told
+   * @param deadlineMs how long that may take, milliseconds; 90,000 unless told
    */
   settled(what: string, deadlineMs?: number): Promise<void>;
 }
@@ -39,7 +47,7 @@ export function checkedFleet({ postgres, database, cluster, fleet }: ThreeServer
   const call = async (server: number, service: string, method: string, request: object): Promise<any> => {
     const channel = connectUnix(cluster.servers[server]!.adminSocket);
     try {
-      return await channel.unary(service, method, request, { deadlineMs: 20_000 });
+      return await channel.unary(service, method, request, { deadlineMs: 60_000 });
     } finally {
       channel.close();
     }
@@ -77,7 +85,7 @@ export function checkedFleet({ postgres, database, cluster, fleet }: ThreeServer
     return true;
   }
 
-  function load(t: TestContext, servers: readonly number[], pauseMs = 0) {
+  function load(t: TestContext, servers: readonly number[], pauseMs = 0): Load {
     let over = false;
     let made = 0;
     const work = (async () => {
@@ -97,7 +105,7 @@ export function checkedFleet({ postgres, database, cluster, fleet }: ThreeServer
       return made;
     };
     t.after(stop);
-    return { stop };
+    return { made: () => made, stop };
   }
 
   async function storedByAgent(): Promise<Map<string, string[]>> {
@@ -107,12 +115,12 @@ export function checkedFleet({ postgres, database, cluster, fleet }: ThreeServer
     return byParent;
   }
 
-  async function settled(what: string, deadlineMs = 45_000): Promise<void> {
+  async function settled(what: string, deadlineMs = 90_000): Promise<void> {
     const { rows: heads } = await postgres.query('select position from log_head', database);
     const end = Number(heads[0].position);
     let late: string[] = [];
     await until(`${what}: agents are level`, deadlineMs, async () => {
-      await Promise.all(fleet.agents.map((agent) => agent.catchUp(5000)));
+      await Promise.all(fleet.agents.map((agent) => agent.catchUp(60_000)));
       late = fleet.agents.flatMap((agent) => {
         const { outage, position } = agent.status();
         if (outage === undefined && position >= end && agent.svids >= agent.entries) return [];

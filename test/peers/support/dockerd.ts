@@ -23,7 +23,7 @@ export async function startDockerd(place: Place): Promise<Dockerd> {
   ]);
   const docker = async (...args: string[]): Promise<string> =>
     (await runOk('docker', ['--host', `unix://${socketPath}`, ...args])).trim();
-  await until('dockerd answers', 30_000, () => docker('version'));
+  await until('dockerd answers', 60_000, () => docker('version'));
   return {
     socketPath,
     docker,

@@ -42,7 +42,7 @@ export async function startEnvoy(
   const args = ['-c', config, '--use-dynamic-base-id', '--concurrency', '1', '--log-level', 'warning'];
   const program = await place.start(name, peerPath('envoy'), args, options);
   const admin = (path: string): Promise<string> => fetchText(`http://127.0.0.1:${port}${path}`);
-  await until(`${name} answers`, 30_000, async () => {
+  await until(`${name} answers`, 60_000, async () => {
     if (program.ending()) throw new Error(program.output());
     return (await admin('/server_info')).includes('version');
   });

@@ -14,7 +14,7 @@ export async function startMoto(place: Place): Promise<number> {
   await place.start('moto', peerPath('moto'), ['-H', '127.0.0.1', '-p', String(port)]);
   await until(
     'moto answers',
-    30_000,
+    60_000,
     async () => (await fetch(`http://127.0.0.1:${port}/moto-api/`).catch(() => undefined))?.ok,
   );
   return port;

@@ -54,7 +54,7 @@ export async function startMutualServer(place: Place, name: string, options: Ser
   const launch = () => place.start(name, process.execPath, [options.command ?? mutualProgram, ...args]);
   const up = async () => {
     const program = await launch();
-    await until(`${name} is healthy`, 30_000, async () => {
+    await until(`${name} is healthy`, 60_000, async () => {
       if (program.ending()) throw new Error(program.output());
       return (await spireCli(adminSocket, ['healthcheck'])).code === 0;
     });
@@ -132,7 +132,7 @@ export async function startMutualAgent(
   const up = async (ready: boolean) => {
     const program = await launch();
     if (ready)
-      await until(`${name} is healthy`, 30_000, async () => {
+      await until(`${name} is healthy`, 60_000, async () => {
         if (program.ending()) throw new Error(program.output());
         return (await mutual(['health', '--socket', socket])).code === 0;
       });

@@ -30,7 +30,7 @@ export async function create(server: ClusterServer, agent: string, name: string,
 /** What /ready says of the store. */
 export const storeOf = async (server: ClusterServer): Promise<string> => (await checksOf(server)).checks.store!;
 export const ready = (server: ClusterServer): Promise<boolean> =>
-  until('ready', 40_000, async () => (await checksOf(server)).status === 'ok', 200);
+  until('ready', 60_000, async () => (await checksOf(server)).status === 'ok', 200);
 /** Whether the agent has been told of the entry, and not of its end. */
 export const holds = (fleet: Fleet, id: string): boolean =>
   leftBy(fleet.agents[0]!.applied).some((one) => one.startsWith(id));

@@ -37,7 +37,7 @@ export async function startOpenBao(place: Place): Promise<OpenBao> {
     ],
     { env: { HOME: dir } },
   );
-  const [, unsealKey = ''] = await server.line(/Unseal Key: (\S+)/, 30_000);
+  const [, unsealKey = ''] = await server.line(/Unseal Key: (\S+)/, 60_000);
   const caFile = join(dir, readCaName(server.output()));
   const client = jsonClient(address, { ca: readFileSync(caFile, 'utf8') });
   const call = (method: string, path: string, body?: object, namespace?: string): Promise<JsonAnswer> =>
@@ -49,7 +49,7 @@ export async function startOpenBao(place: Place): Promise<OpenBao> {
       },
       body,
     });
-  await until('OpenBao answers', 20_000, async () => (await call('GET', 'sys/health')).status === 200);
+  await until('OpenBao answers', 60_000, async () => (await call('GET', 'sys/health')).status === 200);
   return {
     address,
     caFile,
@@ -63,7 +63,7 @@ export async function startOpenBao(place: Place): Promise<OpenBao> {
     },
     async unseal() {
       await call('POST', 'sys/unseal', { key: unsealKey });
-      await until('OpenBao is unsealed', 20_000, async () => (await call('GET', 'sys/health')).status === 200);
+      await until('OpenBao is unsealed', 60_000, async () => (await call('GET', 'sys/health')).status === 200);
     },
   };
 }

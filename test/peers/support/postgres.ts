@@ -60,7 +60,7 @@ export async function startPostgres(place: Place, address?: string): Promise<Pos
       ['-D', data, ...options.flatMap((one) => ['-c', one])],
       who,
     );
-    await until('PostgreSQL answers', 20_000, async () => {
+    await until('PostgreSQL answers', 60_000, async () => {
       await query('select 1');
       return true;
     });

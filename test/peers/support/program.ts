@@ -34,7 +34,7 @@ export interface Program {
   line(pattern: RegExp, deadlineMs?: number): Promise<RegExpMatchArray>;
   /** The first event after the first `skip` which passes `test`, now or later. */
   event(name: string, test?: (event: Event) => boolean, deadlineMs?: number): Promise<Event>;
-  /** Asks it to stop, kills it after 10 s, and waits for its end. */
+  /** Asks it to stop, kills it after 30 s, and waits for its end. */
   stop(signal?: NodeJS.Signals): Promise<Ending>;
 }
 
@@ -151,14 +151,14 @@ export async function start(
     ending: () => ending,
     output: () => all,
     events,
-    line: (pattern, deadlineMs = 30_000) =>
+    line: (pattern, deadlineMs = 60_000) =>
       waitFor(`a line like ${pattern}`, deadlineMs, () => all.match(pattern) ?? undefined),
-    event: (wanted, test = () => true, deadlineMs = 30_000) =>
+    event: (wanted, test = () => true, deadlineMs = 60_000) =>
       waitFor(`event ${wanted}`, deadlineMs, () => events(wanted).find(test)),
     async stop(signal = 'SIGTERM') {
       if (ending) return ending;
       child.kill(signal);
-      const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+      const timer = setTimeout(() => child.kill('SIGKILL'), 30_000);
       const result = await ended;
       clearTimeout(timer);
       return result;

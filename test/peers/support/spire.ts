@@ -61,7 +61,7 @@ export async function startSpireServer(place: Place, name: string, options: Serv
   const launch = () => place.start(name, peerPath('spire-server'), ['run', '-config', config]);
   const up = async () => {
     const program = await launch();
-    await until(`${name} is healthy`, 30_000, async () => {
+    await until(`${name} is healthy`, 60_000, async () => {
       if (program.ending()) throw new Error(program.output());
       return (await spireCli(adminSocket, ['healthcheck'])).code === 0;
     });
@@ -126,7 +126,7 @@ export async function startSpireAgent(
   const up = async (ready: boolean) => {
     const program = await launch();
     if (ready)
-      await until(`${name} is healthy`, 30_000, async () => {
+      await until(`${name} is healthy`, 60_000, async () => {
         if (program.ending()) throw new Error(program.output());
         return (await run(peerPath('spire-agent'), ['healthcheck', '-socketPath', socket])).code === 0;
       });

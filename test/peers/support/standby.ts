@@ -60,20 +60,20 @@ export async function startStandby(place: Place, primary: Postgres, name = 'stan
       await client.end();
     }
   };
-  await until('the standby answers', 30_000, async () => (await query('select pg_is_in_recovery() as is')).rows[0].is);
+  await until('the standby answers', 60_000, async () => (await query('select pg_is_in_recovery() as is')).rows[0].is);
   return {
     urlOf: (database) => `postgres://mutual@/${database}?host=${encodeURIComponent(socket)}`,
     query,
     async level() {
       const { rows } = await primary.query('select pg_current_wal_lsn()::text as at');
-      await until('the standby is level', 30_000, async () => {
+      await until('the standby is level', 60_000, async () => {
         const there = await query(`select pg_last_wal_replay_lsn() >= '${rows[0].at}' as level`);
         return there.rows[0].level;
       });
     },
     async pause() {
       await query('select pg_wal_replay_pause()');
-      await until('it is paused', 30_000, async () => {
+      await until('it is paused', 60_000, async () => {
         const { rows } = await query('select pg_get_wal_replay_pause_state() as state');
         return rows[0].state === 'paused';
       });

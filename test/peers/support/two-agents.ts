@@ -108,7 +108,7 @@ export async function startTwoAgents(place: Place, config: Readonly<Record<strin
     }),
     async speakAgain() {
       const before = calling.events('echo').length;
-      await until('the two speak', 30_000, () => calling.events('echo').length > before + 3);
+      await until('the two speak', 60_000, () => calling.events('echo').length > before + 3);
     },
   };
 }
