@@ -53,7 +53,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
   const log = createLog({ ...options.log, clock });
   for (const warning of warnings) log.warn({}, warning);
   const start = async (): Promise<RunningServer> => {
-    const ports = { clock, random: systemRandom, log };
+    const ports = { clock, random: systemRandom, log, upstreamPatience: 60_000 };
     const begun = await begin(options, ports);
     const { startServer } = await import('./server.ts');
     const server = await startServer(options, ports, begun);

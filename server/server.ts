@@ -56,6 +56,7 @@ import { revoker } from './revocation/revoke.ts';
 import { conduct } from './rotation/conduct.ts';
 import { holdings } from './rotation/holdings.ts';
 import type { Store } from './store/store.ts';
+import { awaitUpstream } from './upstream/first-wait.ts';
 import { openUpstream } from './upstream/open.ts';
 import { steadyUpstream } from './upstream/steady.ts';
 
@@ -68,6 +69,8 @@ export interface ServerPorts {
   readonly store?: Store;
   /** Where optional packages come from. */
   readonly load?: LoadPackage | undefined;
+  /** How long a first start waits for an upstream authority that is away, milliseconds; not at all when absent. */
+  readonly upstreamPatience?: number | undefined;
 }
 
 export interface RunningServer {
@@ -156,17 +159,19 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     const above = await openUpstream(options.upstream, { ...ports, trustDomain, requirePostQuantum });
     const upstream = above && steadyUpstream(above, trustDomain, ports);
     undo.push(() => upstream?.close());
-    const authorities = await startAuthorities(options, {
-      store,
-      keys,
-      clock,
-      random,
-      log,
-      serverName,
-      beforeX509Published: lists.publish,
-      sharedTokenKeys,
-      upstream,
-    });
+    const authorities = await awaitUpstream(upstream, ports.upstreamPatience ?? 0, ports, () =>
+      startAuthorities(options, {
+        store,
+        keys,
+        clock,
+        random,
+        log,
+        serverName,
+        beforeX509Published: lists.publish,
+        sharedTokenKeys,
+        upstream,
+      }),
+    );
     await world.reach();
     await lists.refresh(authorities.x509.state);
     const recorder = issuanceRecorder(store.revocations, { clock, log });

@@ -17,6 +17,8 @@ import type { KeyKind, Upstream, UpstreamState } from './upstream.ts';
 export interface SteadyUpstream {
   readonly name: string;
   readonly at: string;
+  /** See `Upstream.isLocal`. */
+  readonly isLocal: boolean;
   /** Whether keys of tokens go to the whole trust domain through it. */
   readonly publishes: boolean;
   /**
@@ -33,6 +35,8 @@ export interface SteadyUpstream {
   state(): Promise<UpstreamState | undefined>;
   /** Undefined where the upstream takes no keys of that kind, which is told once. */
   publish(kind: KeyKind, key: JwtAuthority): Promise<readonly JwtAuthority[] | undefined>;
+  /** Somebody waits: the next call is made at once, whatever failed before. */
+  hurry(): void;
   /** Throws what went wrong last, until it works again. */
   check(): void;
   close(): Promise<void>;
@@ -122,6 +126,7 @@ export function steadyUpstream(
   return {
     name: upstream.name,
     at: upstream.at ?? '',
+    isLocal: upstream.isLocal === true,
     publishes: upstream.publish !== undefined,
     mint: (csr, spki, ttl, distrusted) =>
       call('mint', async (signal) => {
@@ -144,6 +149,9 @@ export function steadyUpstream(
         }
         return all;
       }),
+    hurry() {
+      for (const [what, one] of failing) failing.set(what, { ...one, until: clock.now() });
+    },
     check() {
       for (const { fault } of failing.values()) throw fault;
     },

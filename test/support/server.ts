@@ -114,6 +114,9 @@ export interface TestServerWishes {
   readonly random?: Random;
   /** Where optional packages come from. */
   readonly load?: LoadPackage | undefined;
+  readonly upstreamPatience?: number;
+  /** Where lines are put: for a start that is not over yet. */
+  readonly lines?: string[];
 }
 
 /** Milliseconds that a test waits for a line, however loaded the machine is. */
@@ -128,7 +131,7 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
   const keys = wishes.keys ?? memoryKeys();
   const store = wishes.store ?? (await openStore({ url: 'sqlite::memory:' }));
   const lasting: Store = { ...store, close: async () => {} };
-  const lines: string[] = [];
+  const lines = wishes.lines ?? [];
   const listeners = new Set<(line: string) => void>();
   const write = (line: string): void => {
     lines.push(line);
@@ -146,7 +149,8 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
       flags: { trustDomain: td, dataDir: join(dir, 'data'), listen: '127.0.0.1:0', ...limits, ...flags },
     });
     options = read.options;
-    running = await startServer(options, { clock, random, log, keys, store: lasting, load: wishes.load });
+    const { load, upstreamPatience } = wishes;
+    running = await startServer(options, { clock, random, log, keys, store: lasting, load, upstreamPatience });
   }
   async function stop(): Promise<void> {
     for (const channel of channels) channel.close();

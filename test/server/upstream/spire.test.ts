@@ -21,6 +21,7 @@ import { upstreamSuite } from '../../suites/upstream.ts';
 import { testAuthority } from '../../support/ca.ts';
 import { type DrivenClock, drivenClock } from '../../support/clock.ts';
 import { type FakeSpireServer, fakeSpireServer, signed } from '../../support/fake-spire-server.ts';
+import { fault } from '../../support/fault.ts';
 import { type Pair, type PairOptions, startPair } from '../../support/pair.ts';
 import { api, type TestServer, td, testServer } from '../../support/server.ts';
 
@@ -219,6 +220,56 @@ test('an entry that is not marked downstream, or none at all: a sentence that sa
   const { host, port } = pair.server.address;
   const flags = flagsOf({ server: { host, port }, workloadApiSocket: pair.agent.socket });
   assert.match(await startRefused(t, pair.clock, flags), /has no identity for this process/);
+});
+
+test('a first start waits a minute for its entry above, and ends with the sentence when there is none by then', async (t) => {
+  const pair = await startPair(t);
+  const { clock } = pair;
+  const { host, port } = pair.server.address;
+  const flags = flagsOf({ server: { host, port }, workloadApiSocket: pair.agent.socket });
+  const start = () => {
+    let over = false;
+    const done = () => {
+      over = true;
+    };
+    const lines: string[] = [];
+    const starting = testServer(t, { clock, flags, upstreamPatience: 60_000, lines });
+    starting.then(done, done);
+    const told = () => lines.filter((line) => line.includes('the upstream authority is asked again'));
+    return { starting, isOver: () => over, told };
+  };
+  const pass = async (isSo: () => boolean) => {
+    for (let step = 0; step < 5_000 && !isSo(); step++) {
+      await clock.advance(200);
+      await bundleAbove(pair);
+    }
+    assert.ok(isSo());
+  };
+  const none = start();
+  await pass(() => none.told().length > 0);
+  const began = clock.now();
+  await pass(none.isOver);
+  await assert.rejects(none.starting, fault('upstream/unavailable', /has no identity for this process/));
+  assert.ok(clock.now() - began > 50_000);
+
+  const waiting = start();
+  await pass(() => waiting.told().length > 0);
+  for (let step = 0; step < 20; step++) await clock.advance(500);
+  assert.ok(!waiting.isOver());
+  await pair.admin.createEntry('/nested', { downstream: true });
+  const server = await pair.pass(waiting.starting, 200);
+  assert.equal((await server.mint('/workload')).chain.length, 2);
+  const told = waiting.told();
+  assert.equal(told.length, 1);
+  assert.match(told[0]!, /has no identity for this process.*Create an entry/);
+});
+
+test('what waiting does not mend ends a first start at once', async (t) => {
+  const clock = drivenClock();
+  const fake = await fakeSpireServer(t, clock);
+  fake.sign = () => [];
+  const refused = testServer(t, { clock, flags: fake.flags, upstreamPatience: 60_000 });
+  await assert.rejects(refused, fault('upstream/refused', /a chain of 0 certificates/));
 });
 
 test('a real server above whose own path length allows nobody below it', async (t) => {
