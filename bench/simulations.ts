@@ -19,6 +19,10 @@ const storms = 3;
 /** Milliseconds for which a server at rest is watched. */
 const watched = 20_000;
 const changes = 200;
+/** Milliseconds after which a server has given back what a storm left. */
+const settled = 20_000;
+/** Milliseconds for so many agents to do something, on a machine that has other work too. */
+const patience = (agents: number): number => 600_000 + agents * 120;
 
 /** One line of what was found. */
 export type Finding = readonly [what: string, figure: string];
@@ -50,7 +54,7 @@ export async function simulations(place: Place, agents: number, say: (finding: F
     const began = performance.now();
     for (let left = agents; left > 0; left -= agentsEach)
       simulators.push(startSimulator(server.port, server.adminSocket, pid, Math.min(left, agentsEach)));
-    await Promise.all(simulators.map((one) => one.event('started', 900_000)));
+    await Promise.all(simulators.map((one) => one.event('started', patience(agents))));
     const seconds = (performance.now() - began) / 1000;
     say([`${agents} agents attest and synchronise`, `${seconds.toFixed(0)} s, ${megabytes(pid)}`]);
 
@@ -66,13 +70,20 @@ export async function simulations(place: Place, agents: number, say: (finding: F
     ]);
 
     for (let storm = 1; storm <= storms; storm += 1) {
+      const before = cpuOf(pid);
+      const person = askNowAndThen(server.adminSocket);
       for (const { process } of simulators) process.stdin!.write('storm\n');
-      const back = await Promise.all(simulators.map((one) => one.event('storm', 600_000)));
-      const slowest = Math.max(...back.map(({ ms }) => Number(ms)));
+      const back = await Promise.all(simulators.map((one) => one.event('storm', patience(agents))));
+      const seconds = (of: (event: Awaited<(typeof back)[number]>) => unknown): string =>
+        (Math.max(...back.map((event) => Number(of(event)))) / 1000).toFixed(1);
       const most = Math.max(...back.map(({ most }) => Number(most.privateMb)));
+      const each = (cpuOf(pid) - before) / agents;
+      const waited = await person.end();
+      await sleep(clock, settled);
       say([
         `storm ${storm}: ${agents} agents cut off for 2 s come back at once`,
-        `all level after ${(slowest / 1000).toFixed(1)} s, ${megabytes(pid)}, ${most} MB at most`,
+        `half level after ${seconds(({ half }) => half)} s, all after ${seconds(({ ms }) => ms)} s, ${each.toFixed(1)} ms of CPU each, ` +
+          `${most} MB private at most, ${megabytes(pid)} ${settled / 1000} s later; an administrator's call took ${waited} at most`,
       ]);
     }
 
@@ -101,6 +112,29 @@ export async function simulations(place: Place, agents: number, say: (finding: F
   } finally {
     for (const { process } of simulators) process.kill('SIGKILL');
   }
+}
+
+/** Calls the admin socket ten times a second, as one person would once; gives the longest that an answer took. */
+function askNowAndThen(adminSocket: string): { end(): Promise<string> } {
+  const admin = adminOf(adminSocket);
+  let isOver = false;
+  let longest = 0;
+  const asking = (async () => {
+    while (!isOver) {
+      const start = performance.now();
+      await admin.joinToken();
+      longest = Math.max(longest, performance.now() - start);
+      await sleep(clock, 100);
+    }
+  })();
+  return {
+    async end() {
+      isOver = true;
+      await asking;
+      admin.close();
+      return `${longest.toFixed(0)} ms`;
+    },
+  };
 }
 
 const paths = (prefix: string, from: number, count: number): string[] =>

@@ -136,7 +136,9 @@ for (let storm = 1; forwarder !== undefined && storm <= Number(values.storm); st
   const isBack = (agent: (typeof fleet.agents)[number]): boolean =>
     agent.status().outage === undefined && agent.status().lastSuccess >= mended;
   let level = fleet.agents.filter(isBack).length;
+  let half: number | undefined;
   for (const next = [0.5, 0.9]; level < fleet.agents.length; level = fleet.agents.filter(isBack).length) {
+    if (level * 2 >= fleet.agents.length) half ??= clock.now() - mended;
     if (next[0] !== undefined && level >= next[0] * fleet.agents.length) {
       say('storm', { storm, part: next.shift(), ms: clock.now() - mended });
     }
@@ -145,7 +147,16 @@ for (let storm = 1; forwarder !== undefined && storm <= Number(values.storm); st
     await sleep(clock, 50);
   }
   const told = fleet.agents[0]!.applied.some((group) => group.entries.some((entry) => entry.startsWith(id!)));
-  say('storm', { storm, part: 1, ms: clock.now() - mended, told, away, most, now: memoryOf(values.pid) });
+  say('storm', {
+    storm,
+    part: 1,
+    half: half ?? clock.now() - mended,
+    ms: clock.now() - mended,
+    told,
+    away,
+    most,
+    now: memoryOf(values.pid),
+  });
 }
 
 if (values['on-input']) await lines.next();

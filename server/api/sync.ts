@@ -5,7 +5,6 @@
  */
 import { Fault } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
-import { gate } from '../../src/run/gate.ts';
 import type { TrustDomain } from '../../src/spiffe/id.ts';
 import { authorizedEntries, federatedDomains, mayHold, rootsOf } from '../entries/authorized.ts';
 import { changesSince, rememberAliases, type Since } from '../entries/since.ts';
@@ -14,6 +13,7 @@ import type { WireHoldings } from '../rotation/holdings.ts';
 import type { StoredEntry, StoredNode } from '../store/store.ts';
 import { agentRevoked } from './access.ts';
 import type { Context } from './context.ts';
+import { snapshotLine } from './snapshot-line.ts';
 import { type Group, groupMessages, type Revocations } from './sync-group.ts';
 import { wireRevocations } from './sync-revocations.ts';
 
@@ -26,16 +26,13 @@ interface WatchRequest {
 
 /** A resume further behind than this is cheaper as a snapshot. */
 const mostChanges = 10_000;
-/** Snapshots under way at a time, and the milliseconds after which one no longer keeps others waiting. */
-const snapshotsAtOnce = 32;
-const snapshotTurn = 5_000;
 
 /** @param logId names the database's log: positions of another one mean nothing here */
 export function syncService(context: Context, watchers: Watchers, logId: string): Service {
   const { trustDomain, store, world, clock, rightsOf, recheck, log, holdings } = context;
 
   const since = changesSince(world, store.log, mostChanges, rememberAliases(world, mostChanges));
-  const snapshots = gate(clock, snapshotsAtOnce, snapshotTurn);
+  const snapshots = snapshotLine(clock);
 
   /** What changed since `after`, or undefined when only a snapshot will do. */
   async function changedSince(after: number, node: StoredNode): Promise<Since | undefined> {
@@ -168,7 +165,6 @@ export function syncService(context: Context, watchers: Watchers, logId: string)
 
     async function work({ position: after, log_id }: { position: string; log_id: string }): Promise<void> {
       const resumed = log_id === logId ? await changedSince(Number(after), node) : undefined;
-      // Agents that all want everything at once are served some at a time: their messages are made when it is their turn.
       const leave = resumed === undefined ? await snapshots(stopping.signal) : () => {};
       // Its rights may have ended meanwhile. Nothing may be told for a position at which they were others already.
       if (ended) return leave();
