@@ -2,7 +2,14 @@
  * The connections of one listener: which caller is behind each, what a connection may cost, and how they end. The sockets
  * are ours, the HTTP/2 server on them is grpc-js's; plain calls are taken from it before they become calls of grpc-js.
  */
-import type { Http2Server, Http2Session, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
+import {
+  constants,
+  type Http2Server,
+  type Http2Session,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import type { Server as NetServer, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
@@ -12,11 +19,12 @@ import { type Random, systemRandom } from '../run/random.ts';
 import { growOld } from './ageing.ts';
 import { type Call, type CallHooks, type Handler, refusedCall, serve } from './call.ts';
 import type { Caller } from './caller.ts';
-import { type DirectMethod, directCalls } from './direct-call.ts';
+import { type DirectMethod, directCalls, refuseStream } from './direct-call.ts';
 import { adapt, takeBytes } from './library-call.ts';
 import { loadService } from './load.ts';
 import { reflection } from './reflection.ts';
 import { refusedMessages } from './refused-messages.ts';
+import { type StrangerLimits, strangerLimits, strangers } from './strangers.ts';
 
 /** The handlers of one service. Methods of the contract that are not named here answer UNIMPLEMENTED. */
 export interface Service {
@@ -42,6 +50,8 @@ export interface ServeOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly limits?: Partial<Limits>;
+  /** What those may hold together who have proved nothing. */
+  readonly strangers?: Partial<StrangerLimits>;
 }
 
 /** Bytes, milliseconds and numbers. */
@@ -93,7 +103,9 @@ export const tlsLimits: Limits = {
   idleMs: 30 * 60_000,
 };
 /** A caller who has not proved anything needs two methods with small messages, and may cost little else. */
-const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16 };
+const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16, streamAgeMs: 180_000 };
+/** Milliseconds that an answer has to reach a caller before its stream, or connection, is broken off. */
+const lastWordMs = 1_000;
 
 /** A connection whose other end proved nothing that is enough. `detail` is for the operator. */
 export const untrusted = (message: string, detail?: string): Fault =>
@@ -133,6 +145,24 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
           },
   };
   const known = grpcServer(options, hooks, limits);
+  const anonymousLimit = { ...limits, ...smaller(limits, anonymousLimits) };
+  const strangerLimit = { ...strangerLimits(limits.connections), ...options.strangers };
+  const unknown = strangers(strangerLimit, clock);
+  /** Counts a call of somebody unknown, or refuses it. */
+  const admitCall = (connection: string, stream: ServerHttp2Stream, refused: (fault: Fault) => void): boolean => {
+    const caller = callers.get(connection);
+    const over = unknown.called(caller?.kind === 'tls' ? caller.address : '', () =>
+      stream.close(constants.NGHTTP2_CANCEL),
+    );
+    if (over === undefined) {
+      refused(unknown.refusal);
+      refuseStream(stream, unknown.refusal);
+      return false;
+    }
+    stream.once('close', over);
+    closeWhenAnswered(stream, clock);
+    return true;
+  };
   let anonymous: ReturnType<typeof grpcServer> | undefined;
   let count = 0;
   let closed: Promise<void> | undefined;
@@ -141,12 +171,14 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
     for (const end of [...(streams.get(name) ?? [])]) end(reason);
   };
   /** `session` is the connection's end for HTTP/2. */
-  const age = (name: string, socket: Socket, session: ServerHttp2Session, caller: Caller): void => {
-    const end = (reason: Fault): void => {
+  const ending =
+    (name: string, session: ServerHttp2Session) =>
+    (reason: Fault): void => {
       // First, so that whoever comes back because of the reason comes on another connection.
       session.close();
       endStreams(name, reason);
     };
+  const age = (socket: Socket, end: (reason: Fault) => void, name: string, caller: Caller, limits: Limits): void => {
     const { endsWithSvid } = options;
     if (endsWithSvid !== undefined && caller.kind === 'tls' && caller.svid !== undefined) {
       const left = caller.svid.leaf.notAfter - clock.now();
@@ -187,11 +219,23 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
       });
       socket.on('error', () => {});
       if (caller.kind === 'unix' || caller.svid !== undefined) {
-        age(name, socket, known.inject(through, name), caller);
+        age(socket, ending(name, known.inject(through, name)), name, caller, limits);
         return;
       }
-      anonymous ??= grpcServer(options, hooks, { ...limits, ...smaller(limits, anonymousLimits) });
-      age(name, socket, anonymous.inject(through, name), caller);
+      anonymous ??= grpcServer(options, hooks, anonymousLimit, {
+        requestMs: strangerLimit.requestMs,
+        admit: admitCall,
+      });
+      const end = ending(name, anonymous.inject(through, name));
+      age(socket, end, name, caller, anonymousLimit);
+      const leave = unknown.connected(caller.address, (reason) => {
+        end(reason);
+        socket.once(
+          'close',
+          clock.after(lastWordMs, () => socket.destroy()),
+        );
+      });
+      socket.once('close', leave);
     },
     refuse(socket: Socket, error: unknown, from: string): void {
       socket.on('error', () => {});
@@ -214,8 +258,33 @@ function smaller(limits: Limits, others: Partial<Limits>): Partial<Limits> {
   );
 }
 
+/**
+ * A caller who has the status, and does not end its request, holds its stream no longer. Not at once: what breaks a stream
+ * off overtakes what was sent on it.
+ */
+function closeWhenAnswered(stream: ServerHttp2Stream, clock: Clock): void {
+  const close = (): void => {
+    if (!stream.readableEnded)
+      stream.once(
+        'close',
+        clock.after(lastWordMs, () => stream.close()),
+      );
+  };
+  stream.once('wantTrailers', close);
+  stream.once('finish', () => {
+    if (stream.sentHeaders?.['grpc-status'] !== undefined) close();
+  });
+}
+
+/** What is done with the calls of those who proved nothing. */
+interface Unknown {
+  readonly requestMs: number;
+  /** Whether a call is taken; one that is not has been answered, and `refused` told why. */
+  admit(connection: string, stream: ServerHttp2Stream, refused: (fault: Fault) => void): boolean;
+}
+
 /** A grpc-js server without a listener: connections are handed to it. */
-function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
+function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits, unknown?: Unknown) {
   const onRefused = (method: string, connection: string, fault: Fault): void => {
     const caller = hooks.callerOf(connection);
     if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
@@ -262,10 +331,13 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
   }
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const names = new WeakMap<Http2Session, string>();
+  const connectionOf = ({ session }: ServerHttp2Stream): string => (session && names.get(session)) ?? '';
   const takeDirectly = directCalls({
     methods,
     messageBytes: limits.messageBytes,
-    connectionOf: ({ session }) => (session && names.get(session)) ?? '',
+    requestMs: unknown?.requestMs,
+    clock: hooks.clock,
+    connectionOf,
     onRefused,
   });
   let session: ServerHttp2Session | undefined;
@@ -283,6 +355,11 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits) {
       throw new Error('grpc-js takes its streams in a way that is not known');
     http2.removeAllListeners('stream');
     http2.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
+      if (unknown !== undefined) {
+        const connection = connectionOf(stream);
+        const refused = (fault: Fault): void => onRefused(headers[':path'] ?? '', connection, fault);
+        if (!unknown.admit(connection, stream, refused)) return;
+      }
       if (!takeDirectly(stream, headers)) library(stream, headers, ...more);
       // The library counts the streams of each connection, and closes those that had none for long.
       else inside.onStreamOpened(stream);

@@ -6,7 +6,7 @@
  */
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Fault, Status } from '../errors.ts';
-import { systemClock } from '../run/clock.ts';
+import { type Clock, systemClock } from '../run/clock.ts';
 import type { Carrier, Serve } from './call.ts';
 import { type Encoded, prefixLength } from './encoded.ts';
 import { trailersOf } from './status.ts';
@@ -22,6 +22,9 @@ export interface DirectOptions {
   readonly methods: ReadonlyMap<string, DirectMethod>;
   /** The largest message received. */
   readonly messageBytes: number;
+  /** Milliseconds in which the whole request has to come; without it, as long as its connection lasts. */
+  readonly requestMs?: number | undefined;
+  readonly clock: Clock;
   connectionOf(stream: ServerHttp2Stream): string;
   /** Told of a call that never reached its handler. */
   onRefused(method: string, connection: string, fault: Fault): void;
@@ -52,6 +55,15 @@ function isPlain(headers: IncomingHttpHeaders): boolean {
 const timeoutShape = /^\d{1,8}[HMSmun]$/;
 const milliseconds: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
 
+/** Answers a stream that nothing has been sent on yet. */
+export function refuseStream(stream: ServerHttp2Stream, fault: Fault): void {
+  stream.on('error', () => {});
+  stream.resume();
+  stream.respond({ ...trailersOnly, ...trailersOf(fault) }, endStream);
+  // What the caller still has to say is not awaited.
+  stream.close();
+}
+
 const responseHeaders: OutgoingHttpHeaders = {
   ':status': 200,
   'content-type': 'application/grpc+proto',
@@ -80,6 +92,8 @@ class DirectCall implements Carrier {
   #pieces = 0;
   #told: (() => void) | undefined;
   #cancelDeadline: (() => void) | undefined;
+  /** Set while the request of a caller is awaited who may not take all the time there is. */
+  #cancelWait: (() => void) | undefined;
   #refusal: Fault | undefined;
   /** Whether the end was sent, or nothing can be sent any more. */
   #isEnded = false;
@@ -104,6 +118,11 @@ class DirectCall implements Carrier {
       this.deadline = systemClock.now() + ms;
       this.#cancelDeadline = systemClock.after(ms, () => this.#late());
     }
+    const { requestMs } = options;
+    if (requestMs !== undefined)
+      this.#cancelWait = options.clock.after(requestMs, () =>
+        this.#refuse(new Fault('call/late', `the request did not come within ${requestMs / 1000} seconds`)),
+      );
     // What breaks a stream also closes it.
     stream.on('error', () => {});
     stream.on('close', () => this.#closed());
@@ -152,6 +171,7 @@ class DirectCall implements Carrier {
     if (this.#isEnded || this.isOver) return;
     this.#isEnded = true;
     this.#cancelDeadline?.();
+    this.#cancelWait?.();
     const stream = this.#stream;
     if (!stream.headersSent) {
       stream.respond({ ...trailersOnly, ...trailers }, endStream);
@@ -190,6 +210,7 @@ class DirectCall implements Carrier {
 
   #requested(): void {
     if (this.#isEnded || this.isOver) return;
+    this.#cancelWait?.();
     const whole = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts);
     this.#parts = [];
     if (whole.length < prefixLength || whole.length < prefixLength + whole.readUInt32BE(1)) {
@@ -211,6 +232,8 @@ class DirectCall implements Carrier {
     this.#parts = [];
     this.#options.onRefused(this.#path, this.connection, fault);
     this.fail(fault);
+    // What may come of the request still is not waited for: the stream would count as open until it did.
+    this.#stream.close();
   }
 
   #late(): void {
@@ -232,6 +255,7 @@ class DirectCall implements Carrier {
     if (this.#isEnded) return;
     this.#isEnded = true;
     this.#cancelDeadline?.();
+    this.#cancelWait?.();
     this.#told?.();
   }
 }

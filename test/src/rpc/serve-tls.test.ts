@@ -369,7 +369,8 @@ test('a connection without a stream ends at its age, and the next call is on ano
 test('a connection with a stream stays the only one of its client, until both end at once and are opened anew', async () => {
   const clock = drivenClock(now);
   await using own = await serve({ clock, random: middling() });
-  const channel = own.channel();
+  const svid = agentOf(ca);
+  const channel = own.channel({ svid: () => svid });
   const call = async () => {
     await channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 });
     return own.calls.at(-1)!.caller;
