@@ -16,7 +16,6 @@ import { agentProgram, readAgentOptions } from './config.ts';
  * and what keeps the agent from starting or going on, such as its eviction.
  */
 export async function runAgent(readSources: () => Promise<Sources>): Promise<void> {
-  const growNursery = boundHeap();
   const { options: atStart, warnings } = await readAgentOptions(await readSources());
   const inForce = liveOptions(agentProgram, atStart);
   const { options } = inForce;
@@ -25,7 +24,7 @@ export async function runAgent(readSources: () => Promise<Sources>): Promise<voi
   for (const warning of warnings) log.warn({}, warning);
   let stopGivingBack = (): void => {};
   const started = startAgent(options, { clock, random: systemRandom, log }).then((agent) => {
-    growNursery();
+    boundHeap();
     keepCompiled(clock);
     stopGivingBack = giveBackWhenIdle(clock);
     return agent;

@@ -36,8 +36,11 @@ function load() {
   }
   // The bundle by require: to import it, Node would read it through once more for the names it exports.
   if (program === built && part === 'mutual.cjs') require(built);
-  else if (program === built) require('./built.js').runBuilt(built, cache);
-  else {
+  else if (program === built) {
+    // The thread of the embedded database is what a start waits for longest: it comes up beside all else.
+    if (part === 'mutual-server.cjs' && !doesWithout(process.argv)) require(join(root, 'dist', 'begin-thread.cjs'));
+    require('./built.js').runBuilt(built, cache);
+  } else {
     import(require('node:url').pathToFileURL(program).href).catch((error) => {
       console.error(error);
       process.exitCode = 1;
@@ -48,6 +51,11 @@ function load() {
 /** The file of a build that holds a command: the two programs that run for long have their own. */
 function partOf([program, verb]) {
   return verb === 'run' && (program === 'server' || program === 'agent') ? `mutual-${program}.cjs` : 'mutual.cjs';
+}
+
+/** Whether it can be seen already that the server opens no embedded database; it says so itself later, too. */
+function doesWithout(words) {
+  return [...words, process.env.MUTUAL_DATABASE ?? ''].some((word) => /^(-h|--?help)$|postgres(ql)?:/.test(word));
 }
 
 /** Whether no source changed after the build. An installed package has no sources. */

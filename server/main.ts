@@ -45,7 +45,6 @@ export async function migrateDatabase(sources: Sources, newLogId: boolean): Prom
  * and what keeps the server from starting or going on.
  */
 export async function runServer(readSources: () => Promise<Sources>): Promise<void> {
-  const growNursery = boundHeap();
   const { options: atStart, warnings } = await readServerOptions(await readSources());
   const inForce = liveOptions(serverProgram, atStart);
   const { options } = inForce;
@@ -57,7 +56,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
     const begun = await begin(options, ports);
     const { startServer } = await import('./server.ts');
     const server = await startServer(options, ports, begun);
-    growNursery();
+    boundHeap();
     keepCompiled(clock);
     return server;
   };

@@ -73,10 +73,10 @@ const contracts: Plugin = {
 };
 
 /** Modules of Node that libraries ask for at once and rarely use: each is loaded when something of it is. */
-const lazyModules: Plugin = {
+const lazyModules = (names: string): Plugin => ({
   name: 'lazy modules',
   setup(build) {
-    build.onResolve({ filter: /^(node:)?(zlib|child_process|https?)$/ }, ({ path, namespace }) =>
+    build.onResolve({ filter: new RegExp(`^(node:)?(${names})$`) }, ({ path, namespace }) =>
       namespace === 'lazy' ? { path, external: true } : { path: path.replace('node:', ''), namespace: 'lazy' },
     );
     build.onLoad({ filter: /.*/, namespace: 'lazy' }, ({ path }) => ({
@@ -84,7 +84,7 @@ const lazyModules: Plugin = {
         Object.defineProperty(exports, name, { enumerable: true, get: () => ${asking(path)}[name] });`,
     }));
   },
-};
+});
 
 /** Of the commands, `path` alone: what is loaded for the others is left out. */
 const onlyCommand = (path: string): Plugin => ({
@@ -125,15 +125,21 @@ const settings: BuildOptions = {
   banner: { js: "const mutualUrl=require('node:url').pathToFileURL(__filename).href;" },
   logLevel: 'warning',
 };
-const plugins = [smallerProtobuf, contracts, lazyModules];
+const plugins = [smallerProtobuf, contracts, lazyModules('zlib|child_process|https?|perf_hooks|v8|vm')];
 await Promise.all([
   build({
     ...settings,
     plugins,
     entryPoints: [
       { in: 'cli/main.ts', out: 'mutual' },
-      ...workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
+      { in: 'server/store/begin-thread.ts', out: 'begin-thread' },
     ],
+  }),
+  build({
+    ...settings,
+    // The store's needs cryptography for the first token or entry that is written.
+    plugins: [lazyModules('crypto')],
+    entryPoints: workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
   }),
   // The two that run for long have files of their own, with no more in them than they need: less to read at each start.
   ...['server', 'agent'].map((program) =>

@@ -6,32 +6,36 @@ import { getCompileCacheDir } from 'node:module';
 import { dirname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
-let begun: Worker | undefined;
+/** Of the process and not of this file: what begins the thread in a build is not in the same bundle as what takes it. */
+const place = Symbol.for('mutual.storeThread');
+const shared = globalThis as { [place]?: Worker | undefined };
 
 /** Lets a thread come up for the store that is opened next. It keeps nothing alive. */
 export function beginThread(): void {
-  if (begun !== undefined) return;
+  if (shared[place] !== undefined) return;
   const thread = newThread();
-  begun = thread;
+  shared[place] = thread;
   thread.unref();
   // One that cannot live ends like that before it is taken, or as soon as another is made in its place.
-  thread.on('error', ignore).once('exit', () => {
-    if (begun === thread) begun = undefined;
-  });
+  thread
+    .on('error', () => {})
+    .once('exit', () => {
+      if (shared[place] === thread) shared[place] = undefined;
+    });
 }
 
 /** The thread that was begun, or a new one. It waits to be told what to open; its errors are the taker's to hear. */
 export function takeThread(): Worker {
-  const thread = begun?.off('error', ignore) ?? newThread();
-  begun = undefined;
-  thread.ref();
+  const thread = shared[place] ?? newThread();
+  shared[place] = undefined;
+  thread.removeAllListeners('error').ref();
   return thread;
 }
 
 /** Ends a thread that was begun and turned out not to be needed. */
 export function dropThread(): void {
-  void begun?.terminate();
-  begun = undefined;
+  void shared[place]?.terminate();
+  shared[place] = undefined;
 }
 
 function newThread(): Worker {
@@ -49,5 +53,3 @@ function newThread(): Worker {
 function file(): URL {
   return new URL(import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.cjs', import.meta.url);
 }
-
-function ignore(): void {}

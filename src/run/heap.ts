@@ -17,46 +17,48 @@ const nursery = 16 << 20;
 const growth = 50;
 
 /**
- * Holds the heap of every thread of this process within bounds from now on. The nursery stays as small as it is until the
- * function that this gives is called: what a start leaves behind is worth no room, 8 MB in a server that idles.
+ * Holds the heap of every thread of this process within bounds from now on. To be called when a program has started: V8
+ * takes no compiled code that was stored under other flags, and Node has all its own modules stored so.
  */
-export function boundHeap(): () => void {
-  setFlagsFromString(`--heap-growing-percent=${growth}`);
-  growNurseryBy(1);
-  return growNursery;
+export function boundHeap(): void {
+  boundGrowth();
+  const adjust = (): void => {
+    const space = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space');
+    // A factor of 1 keeps the nursery as it is.
+    const wanted = (space?.space_size ?? 0) < nursery ? unbound.nursery : 1;
+    if (wanted !== nurseryGrowth) growNurseryBy(wanted);
+  };
+  // It grows at collections, each time at most once; V8 shrinks it when the program has been idle.
+  new PerformanceObserver(adjust).observe({ entryTypes: ['gc'] });
+  adjust();
 }
 
+/** V8's defaults: no percentage of its own, and a nursery that doubles. */
+const unbound = { growth: 0, nursery: 2 };
+
 /** By how much the nursery grows at a collection that fills it. */
-let nurseryGrowth = 1;
+let nurseryGrowth = unbound.nursery;
 
 function growNurseryBy(factor: number): void {
   nurseryGrowth = factor;
   setFlagsFromString(`--semi-space-growth-factor=${factor}`);
 }
 
+function boundGrowth(percent = growth): void {
+  setFlagsFromString(`--heap-growing-percent=${percent}`);
+}
+
 /** Does something under the flags that were in force before `boundHeap`. */
 export function asBeforeBounds(work: () => void): void {
   const bounded = nurseryGrowth;
-  setFlagsFromString('--heap-growing-percent=0');
-  growNurseryBy(2);
+  boundGrowth(unbound.growth);
+  growNurseryBy(unbound.nursery);
   try {
     work();
   } finally {
-    setFlagsFromString(`--heap-growing-percent=${growth}`);
+    boundGrowth();
     growNurseryBy(bounded);
   }
-}
-
-function growNursery(): void {
-  const adjust = (): void => {
-    const space = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space');
-    // A factor of 1 keeps the nursery as it is.
-    const wanted = (space?.space_size ?? 0) < nursery ? 2 : 1;
-    if (wanted !== nurseryGrowth) growNurseryBy(wanted);
-  };
-  // It grows at collections, each time at most once; V8 shrinks it when the program has been idle.
-  new PerformanceObserver(adjust).observe({ entryTypes: ['gc'] });
-  adjust();
 }
 
 /** How often it is looked whether there is something to give back, milliseconds. */

@@ -26,6 +26,7 @@ test('the build has the command, the worker of the store and the contracts, and 
     'mutual.cjs',
     'mutual-server.cjs',
     'mutual-agent.cjs',
+    'begin-thread.cjs',
     'sqlite-worker.cjs',
     join('proto', 'workload.proto'),
     join('proto', 'descriptor.json'),

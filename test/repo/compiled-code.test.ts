@@ -31,6 +31,7 @@ function installation(t: TestContext): Installation {
   t.after(() => rmSync(place, { recursive: true, force: true }));
   cpSync(join(root, 'bin'), join(place, 'bin'), { recursive: true });
   mkdirSync(join(place, 'dist'));
+  writeFileSync(join(place, 'dist', 'begin-thread.cjs'), '');
   const program = join(place, 'dist', 'mutual-server.cjs');
   const write = (letter: string): void => {
     writeFileSync(

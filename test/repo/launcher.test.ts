@@ -94,6 +94,7 @@ test('the two programs that run for long have files of their own in a build', as
   mkdirSync(join(place, 'dist'));
   const past = new Date(Date.now() - 60_000);
   utimesSync(join(place, 'cli', 'main.ts'), past, past);
+  writeFileSync(join(place, 'dist', 'begin-thread.cjs'), '');
   for (const name of ['mutual', 'mutual-server', 'mutual-agent'])
     writeFileSync(join(place, 'dist', `${name}.cjs`), program("__filename.split('/').at(-1)"));
   for (const [words, file] of [
@@ -104,6 +105,25 @@ test('the two programs that run for long have files of their own in a build', as
     ['up run', 'mutual.cjs'],
   ] as const)
     assert.match((await finished(launch(place, words.split(' ')))).text, new RegExp(` ${file}\n$`), words);
+});
+
+test("a built server's thread is begun first, unless help is asked for or its database is another", async (t) => {
+  const place = checkout(t);
+  mkdirSync(join(place, 'dist'));
+  const past = new Date(Date.now() - 60_000);
+  utimesSync(join(place, 'cli', 'main.ts'), past, past);
+  writeFileSync(join(place, 'dist', 'begin-thread.cjs'), "console.log('begun')");
+  for (const name of ['mutual-server', 'mutual-agent'])
+    writeFileSync(join(place, 'dist', `${name}.cjs`), "console.log('program')");
+  for (const [words, text] of [
+    ['server run --data-dir x', 'begun\nprogram\n'],
+    ['server run --database sqlite:/x', 'begun\nprogram\n'],
+    ['server run --help', 'program\n'],
+    ['server run --database postgres://x@y/z', 'program\n'],
+    ['server run --database=postgresql://x@y/z', 'program\n'],
+    ['agent run', 'program\n'],
+  ] as const)
+    assert.equal((await finished(launch(place, words.split(' ')))).text, text, words);
 });
 
 test('an old Node goes on with the pinned one, and says nothing of it', async (t) => {

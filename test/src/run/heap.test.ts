@@ -21,7 +21,7 @@ function nurseryAfterABurst(prelude: string): number {
 }
 
 test('a burst of objects leaves the nursery within its bound, where V8 alone would let it grow', () => {
-  const bounded = nurseryAfterABurst(`import { boundHeap } from '${heap}'; boundHeap()(); boundHeap()();`);
+  const bounded = nurseryAfterABurst(`import { boundHeap } from '${heap}'; boundHeap(); boundHeap();`);
   // A collection may be over before it is told of: then the nursery has doubled once more.
   assert.ok(bounded <= 64 << 20, `${bounded} bytes`);
   assert.ok(nurseryAfterABurst('') > bounded);
