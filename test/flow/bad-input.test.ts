@@ -9,6 +9,7 @@ import { type Fault, Status } from '../../src/errors.ts';
 import { type Channel, connectUnix } from '../../src/rpc/connect.ts';
 import { fakeKubelet } from '../agent/support/fake-kubelet.ts';
 import { service as broker, header as brokerHeader, connectBroker, podReference, svidOf } from '../support/broker.ts';
+import { until } from '../support/clock.ts';
 import { header, type Pair, startPair } from '../support/pair.ts';
 
 const api = 'SpiffeWorkloadAPI';
@@ -128,7 +129,7 @@ test('a storm of rejections by an Envoy is read slowly, two lines in the log, an
   for (let sent = 0; sent < 2_000; sent++) void stream.send(rejection(`${sent}`)).catch(() => {});
   await undisturbed();
   const told = (): string[] => pair.lines.filter((line) => line.includes('SDS client'));
-  for (let turn = 0; turn < 100_000 && told().length < 2; turn++) await new Promise(setImmediate);
+  await until(() => told().length >= 2);
   await undisturbed();
   const lines = told();
   assert.equal(lines.length, 2, lines.join(''));

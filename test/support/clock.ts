@@ -63,6 +63,15 @@ export function drivenClock(start = Date.UTC(2030, 0, 1)): DrivenClock {
   };
 }
 
+/**
+ * Waits for what this process itself brings about over real sockets and threads, which take their time: looks after each
+ * turn of the event loop, for a minute at most. The caller asserts what it waited for.
+ */
+export async function until(isSo: () => boolean): Promise<void> {
+  const end = performance.now() + 60_000;
+  while (!isSo() && performance.now() < end) await new Promise<void>((resolve) => setImmediate(resolve));
+}
+
 /** Lets everything that is ready to run do so: promise jobs and a few turns of the event loop. */
 export async function settle(turns = 4): Promise<void> {
   for (let turn = 0; turn < turns; turn++) await new Promise<void>((resolve) => setImmediate(resolve));

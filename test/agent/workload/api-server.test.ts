@@ -15,7 +15,7 @@ import type { HeldKey } from '../../../src/keys/key-store.ts';
 import { silentLog } from '../../../src/log.ts';
 import { workloadAttestorSuite } from '../../suites/workload-attestor.ts';
 import { testAuthority } from '../../support/ca.ts';
-import { drivenClock } from '../../support/clock.ts';
+import { drivenClock, until } from '../../support/clock.ts';
 import { fault } from '../../support/fault.ts';
 import { type FakeApiServer, fakeApiServer } from '../support/fake-api-server.ts';
 import type { FakePod } from '../support/fake-kubelet.ts';
@@ -143,7 +143,7 @@ test('it asks for the pods of its own node alone, and for a container that is li
   await clock.advance(10_000);
   const gone = k8s.attest(workload, noAbort);
   gone.catch(() => {});
-  for (let turn = 0; server.asked.length < 3 && turn < 10_000; turn++) await new Promise(setImmediate);
+  await until(() => server.asked.length >= 3);
   await clock.advance(600);
   await assert.rejects(gone, fault('thing/missing', /the API server does not list the container/));
 });
