@@ -2,6 +2,7 @@
 import { liveOptions } from '../src/config/live.ts';
 import type { Sources } from '../src/config/read.ts';
 import { preparing, reloader } from '../src/config/reload.ts';
+import type { ResealedThing } from '../src/keys/reseal.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { keepCompiled } from '../src/run/compiled.ts';
@@ -10,6 +11,18 @@ import { systemRandom } from '../src/run/random.ts';
 import { untilStopped } from '../src/run/signals.ts';
 import { startAgent } from './agent.ts';
 import { agentProgram, readAgentOptions } from './config.ts';
+
+/** Changes the passphrase that seals what the agent keeps, see reseal.ts. Throws `config/invalid` for wrong options too. */
+export async function resealKeys(sources: Sources): Promise<readonly ResealedThing[]> {
+  const { options } = await readAgentOptions(sources);
+  const { resealAgent } = await import('./reseal.ts');
+  const log = createLog({ ...options.log, clock: systemClock });
+  try {
+    return await resealAgent(options, { clock: systemClock, random: systemRandom, log });
+  } finally {
+    log.close();
+  }
+}
 
 /**
  * Runs an agent until SIGINT or SIGTERM; on SIGHUP it reads its sources again. Throws `config/invalid` for wrong options,

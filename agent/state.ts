@@ -55,6 +55,8 @@ export interface AgentState {
 }
 
 const version = 1;
+/** Those with keys in them, in the state folder. */
+export const secretFiles = ['node.json', 'svids.json'] as const;
 
 /**
  * Opens the state in `dataDir`/state, making the directory when needed.
@@ -127,7 +129,7 @@ export async function openState(
   const write = (path: string, document: object, list?: List): Promise<void> => {
     const pieces = inPieces({ version, trust_domain: trustDomain, ...document }, list);
     const isSecret = path !== paths.world;
-    const content = seal && isSecret ? seal.seal(Buffer.from([...pieces].join(''))) : pieces;
+    const content = seal && isSecret ? seal.seal(Buffer.from([...pieces].join('')), path) : pieces;
     return inTurn(async () => writeFileAtomic(path, await content, 0o600));
   };
 

@@ -34,7 +34,17 @@ export const commands: readonly Listed[] = [
     'Bring the database to the schema of this version',
     async () => (await import('./server-migrate.ts')).serverMigrate,
   ),
+  listed(
+    'server reseal',
+    'Change the passphrase that seals the keys of a server',
+    async () => (await import('./server-reseal.ts')).serverReseal,
+  ),
   listed('agent run', 'Run the agent of this node', async () => (await import('./agent-run.ts')).agentRun),
+  listed(
+    'agent reseal',
+    'Change the passphrase that seals the keys of an agent',
+    async () => (await import('./agent-reseal.ts')).agentReseal,
+  ),
   listed(
     'token create',
     'Create a one-time token with which an agent joins',

@@ -3,6 +3,7 @@
 import { liveOptions } from '../src/config/live.ts';
 import type { Sources } from '../src/config/read.ts';
 import { preparing, reloader } from '../src/config/reload.ts';
+import type { ResealedThing } from '../src/keys/reseal.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { keepCompiled } from '../src/run/compiled.ts';
@@ -37,6 +38,18 @@ export async function migrateDatabase(sources: Sources, newLogId: boolean): Prom
     return { ...store.schema, logId: renewed ?? store.log.id, position: await store.log.position() };
   } finally {
     await store.close();
+  }
+}
+
+/** Changes the passphrase that seals the keys, see reseal.ts. Throws `config/invalid` for wrong options too. */
+export async function resealKeys(sources: Sources): Promise<readonly ResealedThing[]> {
+  const { options } = await readServerOptions(sources);
+  const { resealServer } = await import('./reseal.ts');
+  const log = createLog({ ...options.log, clock: systemClock });
+  try {
+    return await resealServer(options, { clock: systemClock, random: systemRandom, log });
+  } finally {
+    log.close();
   }
 }
 

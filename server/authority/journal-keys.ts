@@ -34,7 +34,7 @@ export async function journalKeys(journal: Journal, name: string, seal: Sealer):
       await read();
       const next = new Map(keys);
       if (!make(next)) return;
-      const text = (await seal.seal(Buffer.from(printKeyFile(next)))).toString('utf8');
+      const text = (await seal.seal(Buffer.from(printKeyFile(next)), place)).toString('utf8');
       if (!(await journal.put(name, text, version))) continue;
       keys = next;
       version++;

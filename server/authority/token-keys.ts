@@ -6,6 +6,9 @@ import type { Journal } from '../store/store.ts';
 import { journalKeys } from './journal-keys.ts';
 import { sharedHolder } from './slots-document.ts';
 
+/** Where they are in the database. */
+export const sharedKeysDocument = `keys@${sharedHolder}`;
+
 /** Keys that all servers use. `database`: what one finds, all find; `elsewhere`: if all are configured alike. */
 export interface SharedKeys {
   readonly keys: KeyStore;
@@ -25,5 +28,5 @@ export async function openSharedTokenKeys(
   const seal = ports.seal ?? (await openSealer(options, ports));
   // A rule of the options has seen to it.
   if (seal === undefined) throw new TypeError('keys.shareJwt without keys.seal');
-  return { keys: await journalKeys(journal, `keys@${sharedHolder}`, seal), place: 'database' };
+  return { keys: await journalKeys(journal, sharedKeysDocument, seal), place: 'database' };
 }

@@ -130,6 +130,10 @@ export const sealSection = optionalSection(
     ),
     passphrase: optional(text, 'The passphrase.', secret),
     passphraseFile: optional(path, 'A file with the passphrase.'),
+    nextPassphraseFile: optional(
+      path,
+      'A file with the passphrase that this one is being changed to: it opens too, and `reseal` seals with it, see [keys](keys.md#another-passphrase).',
+    ),
     wrappingKey: optional(text, 'The name of the key at the other key manager. It must be there, and able to encrypt.'),
   },
 );
@@ -141,6 +145,7 @@ interface WithKeys {
       readonly by: string;
       readonly passphrase?: string;
       readonly passphraseFile?: string;
+      readonly nextPassphraseFile?: string;
       readonly wrappingKey?: string;
     };
   };
@@ -162,6 +167,13 @@ export const keysRules: readonly Rule<WithKeys>[] = [
       const section = sections[keys.store];
       if (section !== undefined && !(section in keys))
         report.fault('keys.store', `is ${keys.store}, and nothing below keys.${section} says where that is`);
+    },
+  },
+  {
+    needs: ['keys.seal.by', 'keys.seal.nextPassphraseFile'],
+    check({ keys: { seal } }, report) {
+      if (seal?.nextPassphraseFile !== undefined && seal.by !== 'passphrase')
+        report.fault('keys.seal.nextPassphraseFile', `is of no use, since keys.seal.by is ${seal.by}`);
     },
   },
   {

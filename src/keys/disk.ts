@@ -140,7 +140,7 @@ export function printKeyFile(keys: ReadonlyMap<string, HeldKey>): string {
 
 async function save(path: string, keys: ReadonlyMap<string, HeldKey>, seal: Sealer | undefined): Promise<void> {
   const text = printKeyFile(keys);
-  const content = seal === undefined ? text : await seal.seal(Buffer.from(text));
+  const content = seal === undefined ? text : await seal.seal(Buffer.from(text), path);
   await writeFileAtomic(path, content, 0o600).catch((error: unknown) => {
     throw new Fault('system/failed', `key file ${quote(path)} cannot be written`, {
       detail: String(error),

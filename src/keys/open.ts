@@ -8,7 +8,7 @@ import { memoryKeys } from './memory.ts';
 import type { KeysOptions, SealOptions } from './options.ts';
 import type { RemotePorts } from './remote-keys.ts';
 import { type KeyWrapper, passphraseWrapper, type Sealer, sealer } from './seal.ts';
-import { readSecret } from './secret-file.ts';
+import { readSecret, readSecretFile } from './secret-file.ts';
 
 export interface KeyOwner {
   readonly trustDomain: string;
@@ -59,7 +59,9 @@ async function wrapperOf(options: KeysOptions, seal: SealOptions, ports: KeyPort
     case 'passphrase': {
       const hint = 'Give keys.seal.passphraseFile or MUTUAL_KEYS_SEAL_PASSPHRASE.';
       const passphrase = await readSecret({ value: seal.passphrase, file: seal.passphraseFile }, 'passphrase', hint);
-      return passphraseWrapper(passphrase, ports.random);
+      const { nextPassphraseFile: file } = seal;
+      const next = file === undefined ? undefined : await readSecretFile(file, 'next passphrase');
+      return passphraseWrapper(passphrase, ports.random, { next });
     }
     case 'vault':
       return (await import('./vault.ts')).vaultWrapper(needed(options, 'vault'), keyOf(seal), ports);

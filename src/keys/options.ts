@@ -6,6 +6,8 @@ export interface SealOptions {
   readonly by: 'passphrase' | 'vault' | 'aws-kms' | 'gcp-kms' | 'azure-key-vault';
   readonly passphrase?: string;
   readonly passphraseFile?: string;
+  /** What the passphrase is being changed to, see reseal.ts: it opens too. */
+  readonly nextPassphraseFile?: string;
   /** The name of the wrapping key where another key manager seals. */
   readonly wrappingKey?: string;
 }

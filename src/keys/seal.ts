@@ -9,6 +9,10 @@ import { Fault, quote } from '../errors.ts';
 import type { Random } from '../run/random.ts';
 
 type Header = { readonly [name: string]: Json };
+interface Held {
+  readonly fileKey: Buffer;
+  readonly wrapped: Header;
+}
 
 /** What can wrap a file key. */
 export interface KeyWrapper {
@@ -22,7 +26,8 @@ export interface KeyWrapper {
 
 /** Seals files, and opens them. The file key is made once and kept for as long as the program runs. */
 export interface Sealer {
-  seal(plain: Buffer): Promise<Buffer>;
+  /** As that file was sealed when it was opened, a new one as the last that was. @param path names the file */
+  seal(plain: Buffer, path: string): Promise<Buffer>;
   /** Throws `keys/sealed` for another passphrase or key, `data/corrupt` for content that was changed. */
   open(content: Buffer, path: string): Promise<Buffer>;
 }
@@ -48,12 +53,16 @@ export function isSealed(content: Buffer): boolean {
 }
 
 export function sealer(wrapper: KeyWrapper, random: Random): Sealer {
-  let held: { fileKey: Buffer; wrapped: Header } | undefined;
+  /** What sealed the file that was opened or made last, and each of them. */
+  let latest: Held | undefined;
+  const files = new Map<string, Held>();
   return {
-    async seal(plain) {
+    async seal(plain, path) {
+      let held = files.get(path) ?? latest;
       if (held === undefined) {
         const fileKey = random.bytes(32);
         held = { fileKey, wrapped: await wrapper.wrap(fileKey) };
+        latest = held;
       }
       const header = { version: format, by: wrapper.by, wrapped: held.wrapped };
       const data = encrypt(held.fileKey, random.bytes(12), plain, Buffer.from(JSON.stringify(header)));
@@ -85,21 +94,30 @@ export function sealer(wrapper: KeyWrapper, random: Random): Sealer {
         });
       }
       // Unwrapping costs a guess at the passphrase or a call: the files of one program share a key.
-      const isHeld = held !== undefined && JSON.stringify(held.wrapped) === JSON.stringify(wrapped);
-      const fileKey = isHeld ? held!.fileKey : await wrapper.unwrap(wrapped, path);
+      const text = JSON.stringify(wrapped);
+      const held = [latest, ...files.values()].find((one) => one && JSON.stringify(one.wrapped) === text);
+      const fileKey = held?.fileKey ?? (await wrapper.unwrap(wrapped, path));
       const plain =
         fileKey.length === 32
           ? decrypt(fileKey, Buffer.from(data, 'base64'), Buffer.from(JSON.stringify({ version, by, wrapped })))
           : undefined;
       if (plain === undefined) throw corrupt('it was changed since it was written');
-      held = { fileKey, wrapped };
+      latest = held ?? { fileKey, wrapped };
+      files.set(path, latest);
       return plain;
     },
   };
 }
 
-/** Wraps by a passphrase. @param cost of new files; files say their own */
-export function passphraseWrapper(passphrase: string, random: Random, cost: ScryptCost = scryptCost): KeyWrapper {
+/**
+ * Wraps by a passphrase.
+ * @param wishes `cost` of new files, which say their own; `next`: another passphrase, which opens files too
+ */
+export function passphraseWrapper(
+  passphrase: string,
+  random: Random,
+  { cost = scryptCost, next }: { readonly cost?: ScryptCost; readonly next?: string | undefined } = {},
+): KeyWrapper {
   return {
     by: 'passphrase',
     async wrap(fileKey) {
@@ -126,9 +144,11 @@ export function passphraseWrapper(passphrase: string, random: Random, cost: Scry
           },
         );
       }
-      const stretched = await stretch(passphrase, Buffer.from(String(salt), 'base64'), { n, r, p });
-      const fileKey = decrypt(stretched, Buffer.from(String(key), 'base64'), Buffer.alloc(0));
-      if (fileKey !== undefined) return fileKey;
+      for (const one of next === undefined ? [passphrase] : [passphrase, next]) {
+        const stretched = await stretch(one, Buffer.from(String(salt), 'base64'), { n, r, p });
+        const fileKey = decrypt(stretched, Buffer.from(String(key), 'base64'), Buffer.alloc(0));
+        if (fileKey !== undefined) return fileKey;
+      }
       throw new Fault('keys/sealed', `the passphrase does not open ${quote(path)}`, {
         hint: 'Give the passphrase it was sealed with (keys.seal.passphraseFile or MUTUAL_KEYS_SEAL_PASSPHRASE).',
       });

@@ -9,7 +9,8 @@ import { keyStoreSuite, signs } from '../../suites/key-store.ts';
 import { fault } from '../../support/fault.ts';
 
 const cheap = { n: 1024, r: 8, p: 1 };
-const seal = (passphrase = 'a passphrase') => sealer(passphraseWrapper(passphrase, systemRandom, cheap), systemRandom);
+const seal = (passphrase = 'a passphrase') =>
+  sealer(passphraseWrapper(passphrase, systemRandom, { cost: cheap }), systemRandom);
 
 keyStoreSuite('database, sealed', { exportable: true }, async () => {
   const store = await openStore({ url: 'sqlite::memory:' });

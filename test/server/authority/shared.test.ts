@@ -28,7 +28,7 @@ async function place(t: TestContext) {
     journalKeys(
       store.journal,
       'keys@shared',
-      sealer(passphraseWrapper('a passphrase', systemRandom, cheap), systemRandom),
+      sealer(passphraseWrapper('a passphrase', systemRandom, { cost: cheap }), systemRandom),
     );
   const start = async (keys?: KeyStore, shared?: 'database' | 'elsewhere' | 'own'): Promise<Authority<JwtSigner>> =>
     startAuthority(jwtKind(24 * hour, systemRandom), {

@@ -11,7 +11,7 @@ import { fault } from '../../support/fault.ts';
 
 /** Weak and quick; that the real cost is the default is a test of its own. */
 const quick = { n: 1024, r: 8, p: 1 };
-const by = (passphrase: string) => sealer(passphraseWrapper(passphrase, systemRandom, quick), systemRandom);
+const by = (passphrase: string) => sealer(passphraseWrapper(passphrase, systemRandom, { cost: quick }), systemRandom);
 
 async function folder(): Promise<{ path: string; close(): Promise<void> }> {
   const made = await mkdtemp(join(tmpdir(), 'mutual-'));
@@ -62,7 +62,7 @@ inFolder('a plain file is taken as it is and sealed at the first write; nothing 
 
 inFolder('each write has a nonce of its own; the passphrase is stretched once a program', async (path) => {
   let stretched = 0;
-  const wrapper = passphraseWrapper('correct horse', systemRandom, quick);
+  const wrapper = passphraseWrapper('correct horse', systemRandom, { cost: quick });
   const counting: KeyWrapper = {
     by: wrapper.by,
     wrap: (key) => wrapper.wrap(key).finally(() => stretched++),
