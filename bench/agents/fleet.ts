@@ -1,6 +1,7 @@
 /** Many simulated agents on one server: join tokens for them, a start without a stampede, and what they say together. */
 import type { NodeRecord } from '../../agent/state.ts';
 import type { HostPort } from '../../src/config/kinds.ts';
+import { Fault } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
 import type { Clock } from '../../src/run/clock.ts';
@@ -46,6 +47,9 @@ export interface Admin {
   createEntries(parent: string, paths: readonly string[]): Promise<string[]>;
   close(): void;
 }
+
+/** How often an agent is started while the server has no time for it. */
+const attempts = 5;
 
 const entryApi = 'spire.api.server.entry.v1.Entry';
 
@@ -104,13 +108,24 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     agents[index] = agent;
     await agent.ready;
   };
+  /** As an agent does that is started while its server is busy. */
+  const startPatiently = async (index: number): Promise<void> => {
+    for (let left = attempts; ; left -= 1) {
+      try {
+        return await startOne(index);
+      } catch (error) {
+        if (left === 1 || !(error instanceof Fault) || error.code !== 'peer/unavailable') throw error;
+        await agents[index]?.close();
+      }
+    }
+  };
   const close = async (): Promise<void> => {
     await Promise.all(agents.map((agent) => agent?.close()));
   };
   try {
     let next = 0;
     const worker = async (): Promise<void> => {
-      while (next < options.agents) await startOne(next++);
+      while (next < options.agents) await startPatiently(next++);
     };
     await Promise.all(Array.from({ length: Math.min(atOnce, options.agents) }, worker));
   } catch (error) {

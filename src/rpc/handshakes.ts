@@ -14,8 +14,11 @@ const atOnce = 64;
  * is over, but no longer in anybody's way.
  */
 const turnMs = 500;
-/** When the first in line has waited so long, ms, it will soon have gone: the last in line is served before it. */
-const longWait = 5_000;
+/**
+ * When the first in line has waited so long, ms, it will soon have gone, since clients give a connection twenty seconds: the
+ * last in line is served before it.
+ */
+const longWait = 15_000;
 /** Bytes. The first message is one record of TLS, 16 KB at most, and nothing follows it before the answer. */
 const longestHello = 17_000;
 
@@ -72,7 +75,7 @@ export function handshakesInTurn(tls: TlsServer, silentMs: number, clock: Clock)
   tls.prependListener('tlsClientError', (_, socket) => done(endOf(socket)));
 
   const listener = createServer({ noDelay: true }, (socket) => {
-    socket.on('error', () => {});
+    socket.on('error', ignore);
     silent.add(socket);
     const cancel = clock.after(silentMs, () => socket.destroy());
     const heard = (): void => {
@@ -116,5 +119,8 @@ function whenSpoken(socket: Socket, told: (take: () => boolean) => void): void {
   };
   socket.on('data', hear);
 }
+
+/** Out here, since a listener keeps what is around it for as long as the connection lasts. */
+const ignore = (): void => {};
 
 const endOf = (socket: Socket): string => `${socket.remoteAddress} ${socket.remotePort}`;
