@@ -22,14 +22,14 @@ const { constants, Script } = require('node:vm');
 const hashBytes = 32;
 
 /**
- * @param {string} path of the bundle, all ASCII
+ * @param {string} path of the bundle: a function that takes what a module has, all ASCII
  * @param {string} directory of the cache; nobody else may write there
  */
 exports.runBuilt = (path, directory) => {
   const bytes = readFileSync(path);
   const file = join(directory, `${basename(path, '.cjs')}-${process.version}-${process.arch}.code`);
   const cachedData = storedCode(file, bytes);
-  const script = new Script(`(function(exports,require,module,__filename,__dirname){${bytes.latin1Slice()}\n})`, {
+  const script = new Script(bytes.latin1Slice(), {
     filename: path,
     cachedData,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,

@@ -147,6 +147,9 @@ await Promise.all([
       ...settings,
       plugins: [...plugins, onlyCommand(`./${program}-run.ts`)],
       entryPoints: [{ in: 'cli/main.ts', out: `mutual-${program}` }],
+      // A function to call, as bin/built.js does: made one there, the text would be copied once more.
+      banner: { js: `(function(exports,require,module,__filename,__dirname){${settings.banner?.js}` },
+      footer: { js: '})' },
     }),
   ),
 ]);

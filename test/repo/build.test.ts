@@ -102,8 +102,7 @@ test('the built programs run from files of their own, and V8 takes the code that
   const asked = `const { readFileSync } = require('node:fs');
     const text = readFileSync(process.argv[1], 'latin1');
     const cachedData = readFileSync(process.argv[2]).subarray(32);
-    const script = new (require('node:vm').Script)(
-      '(function(exports,require,module,__filename,__dirname){' + text + '\\n})', { cachedData });
+    const script = new (require('node:vm').Script)(text, { cachedData });
     console.log(script.cachedDataRejected);`;
   const { stdout, stderr } = spawnSync(process.execPath, ['-e', asked, join(root, built, 'mutual-server.cjs'), file], {
     encoding: 'utf8',

@@ -36,10 +36,10 @@ function installation(t: TestContext): Installation {
   const write = (letter: string): void => {
     writeFileSync(
       program,
-      `const keep = globalThis[Symbol.for('mutual.keepCompiled')];
+      `(function (exports, require, module, __filename) { const keep = globalThis[Symbol.for('mutual.keepCompiled')];
        function letter() { return '${letter}'; }
        console.log(letter(), keep ? 'compiled' : 'stored', process.argv.slice(2).join(' '), require.resolve('./mutual-server.cjs') === __filename);
-       if (keep) keep();`,
+       if (keep) keep(); })`,
     );
     utimesSync(program, 1_000_000_000, 1_000_000_000);
   };

@@ -95,8 +95,10 @@ test('the two programs that run for long have files of their own in a build', as
   const past = new Date(Date.now() - 60_000);
   utimesSync(join(place, 'cli', 'main.ts'), past, past);
   writeFileSync(join(place, 'dist', 'begin-thread.cjs'), '');
-  for (const name of ['mutual', 'mutual-server', 'mutual-agent'])
-    writeFileSync(join(place, 'dist', `${name}.cjs`), program("__filename.split('/').at(-1)"));
+  const text = program("__filename.split('/').at(-1)");
+  writeFileSync(join(place, 'dist', 'mutual.cjs'), text);
+  for (const name of ['mutual-server', 'mutual-agent'])
+    writeFileSync(join(place, 'dist', `${name}.cjs`), `(function (exports, require, module, __filename) {${text}})`);
   for (const [words, file] of [
     ['server run', 'mutual-server.cjs'],
     ['agent run --x', 'mutual-agent.cjs'],
@@ -114,7 +116,7 @@ test("a built server's thread is begun first, unless help is asked for or its da
   utimesSync(join(place, 'cli', 'main.ts'), past, past);
   writeFileSync(join(place, 'dist', 'begin-thread.cjs'), "console.log('begun')");
   for (const name of ['mutual-server', 'mutual-agent'])
-    writeFileSync(join(place, 'dist', `${name}.cjs`), "console.log('program')");
+    writeFileSync(join(place, 'dist', `${name}.cjs`), "(function () { console.log('program'); })");
   for (const [words, text] of [
     ['server run --data-dir x', 'begun\nprogram\n'],
     ['server run --database sqlite:/x', 'begun\nprogram\n'],
