@@ -129,10 +129,11 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
       throw new Fault(all[0]!.code, `${all[0]!.message}${more}`, { hint: all[0]!.hint ?? '' });
     },
     async run(signal) {
-      const unlisten = cache.changes.onChange(() => {
+      const look = (): void => {
         isChanged = true;
         wake();
-      });
+      };
+      const unlisten = [cache.changes.onChange(look), cache.revocations.onChange(look)];
       try {
         for (;;) {
           isChanged = false;
@@ -140,7 +141,7 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
           if (!isChanged) await pause(next - clock.now(), signal);
         }
       } finally {
-        unlisten();
+        for (const end of unlisten) end();
         for (const { store } of stores.values()) store.close();
       }
     },

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { Fault, quote } from '../../src/errors.ts';
 import { writeFileAtomic } from '../../src/run/file.ts';
 import type { Random } from '../../src/run/random.ts';
-import { bundlePem, certificatesPem, keyPem } from './secret.ts';
+import { bundlePem, certificatesPem, crlsPem, keyPem } from './secret.ts';
 import { wrong } from './settings.ts';
 import type { Place, Secret, SvidStore } from './svid-store.ts';
 
@@ -60,6 +60,7 @@ export function filesStore({ directory }: FilesOptions, random: Random): SvidSto
 
   return {
     name: 'files',
+    takesCrls: true,
     place(settings) {
       const name = settings.required('name');
       // A name is one folder below the directory, and nothing that begins with a point is an entry's.
@@ -114,6 +115,7 @@ async function writeVersion(path: string, { uid, gid }: Folder, secret: Secret):
     ['svid.pem', certificatesPem(secret.chain)],
     ['key.pem', keyPem(secret.pkcs8)],
     ['bundle.pem', bundlePem(secret.bundle)],
+    ...(secret.crls?.length ? [['crl.pem', crlsPem(secret.crls)] as [string, string]] : []),
     ...secret.federated.map((bundle): [string, string] => [`bundle.${bundle.trustDomain}.pem`, bundlePem(bundle)]),
   ];
   for (const [name, text] of files) {

@@ -5,6 +5,7 @@ import type { Selector } from '../../src/spiffe/selector.ts';
 import type { AuthorizedEntry } from '../authorized.ts';
 import type { Cache } from '../cache.ts';
 import { oldestFirst } from '../entry-index.ts';
+import { completeFor } from '../revocations.ts';
 import type { Ledger, Stored } from './ledger.ts';
 import { digestOf } from './secret.ts';
 import { readSettings, storeNamed } from './settings.ts';
@@ -41,7 +42,7 @@ export interface Plan {
 }
 
 /** What of the agent is looked at. */
-export type Known = Pick<Cache, 'entries' | 'bundles' | 'ownBundle' | 'svidFor' | 'known'>;
+export type Known = Pick<Cache, 'entries' | 'bundles' | 'ownBundle' | 'revocations' | 'svidFor' | 'known'>;
 
 /** @param now Unix milliseconds */
 export function plan(cache: Known, stores: Stores, stored: Ledger['stored'], now: number): Plan {
@@ -62,7 +63,7 @@ export function plan(cache: Known, stores: Stores, stored: Ledger['stored'], now
       if (owner !== undefined) throw taken(owner, key);
       owners.set(key, entry);
       wanted.add(entry.id);
-      const secret = secretOf(entry, cache);
+      const secret = secretOf(entry, cache, store.takesCrls ?? false);
       if (secret === undefined) continue;
       const digest = digestOf(secret);
       const there = stored.get(key);
@@ -111,7 +112,7 @@ const taken = (owner: AuthorizedEntry, key: string): Fault =>
     },
   );
 
-function secretOf(entry: AuthorizedEntry, cache: Known): Secret | undefined {
+function secretOf(entry: AuthorizedEntry, cache: Known, withCrls: boolean): Secret | undefined {
   const svid = cache.svidFor(entry);
   if (svid === undefined) return undefined;
   const bundleOf = (domain: TrustDomain) => cache.bundles.get(domain) ?? [];
@@ -121,5 +122,6 @@ function secretOf(entry: AuthorizedEntry, cache: Known): Secret | undefined {
     pkcs8: svid.pkcs8,
     bundle: cache.ownBundle.value,
     federated: [...entry.federatesWith].sort().flatMap(bundleOf),
+    ...(withCrls && { crls: completeFor(cache.revocations.value, cache.ownBundle.value) }),
   };
 }

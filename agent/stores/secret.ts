@@ -8,6 +8,7 @@ export const certificatesPem = (ders: readonly Buffer[]): string =>
   ders.map((der) => pemEncode('CERTIFICATE', der)).join('');
 export const bundlePem = (bundle: Bundle): string =>
   certificatesPem(bundle.x509Authorities.map(({ certificate }) => certificate));
+export const crlsPem = (ders: readonly Buffer[]): string => ders.map((der) => pemEncode('X509 CRL', der)).join('');
 export const keyPem = (pkcs8: Buffer): string => pemEncode('PRIVATE KEY', pkcs8);
 
 /** Everything but the key. */
@@ -30,5 +31,5 @@ export function printSecret(secret: Secret): string {
 /** Hex. Two secrets of one digest are the same: a certificate names its key, so that the key need not be looked at. */
 export const digestOf = (secret: Secret): string =>
   createHash('sha256')
-    .update(JSON.stringify(open(secret)))
+    .update(JSON.stringify({ ...open(secret), ...(secret.crls && { crls: crlsPem(secret.crls) }) }))
     .digest('hex');

@@ -12,6 +12,8 @@ export interface Secret {
   readonly pkcs8: Buffer;
   readonly bundle: Bundle;
   readonly federated: readonly Bundle[];
+  /** Lists of what is revoked in the own trust domain, DER, for a store that takes them and where each authority has one. */
+  readonly crls?: readonly Buffer[];
 }
 
 /** Where in a store. */
@@ -23,6 +25,8 @@ export interface Place {
 export interface SvidStore<P extends Place = Place> {
   /** The type of the selectors of its entries. */
   readonly name: string;
+  /** Lists of what is revoked are put there too. */
+  readonly takesCrls?: true;
   /** Reads what an entry says of its place. Throws `input/invalid`. */
   place(settings: Settings): P;
   /**

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseCertificate } from '../../src/crypto/certificate.ts';
+import { parseCrl } from '../../src/crypto/crl.ts';
 import { pemDecode } from '../../src/crypto/pem.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
 import { header, type Pair, startPair } from '../support/pair.ts';
@@ -69,6 +70,29 @@ test('a stored SVID lies in files as long as its entry is there, renewed, and no
 
   const secrets = keys.map((key) => pemDecode(key, 'PRIVATE KEY')[0]!.toString('base64').slice(40, 90));
   for (const line of pair.lines) for (const secret of secrets) assert.ok(!line.includes(secret), line);
+});
+
+test('beside a stored SVID lie the lists of what is revoked, and the newest when something was', async (t) => {
+  const root = mkdtempSync(join(tmpdir(), 'mu-'));
+  t.after(() => rmSync(root, { recursive: true, force: true }));
+  const pair = await startPair(t, { agent: { svidStoresFilesDirectory: root } });
+  const read = (name: string): string => readFileSync(join(root, 'web', name), 'utf8');
+  const lists = () => pemDecode(read('crl.pem'), 'X509 CRL').map(parseCrl);
+  await pair.admin.createEntry('/web', files('web'));
+  await when(pair, () => existsSync(join(root, 'web', 'crl.pem')));
+  assert.deepEqual(
+    lists().map(({ revoked }) => revoked.size),
+    [0],
+  );
+  const [leaf] = pemDecode(read('svid.pem'), 'CERTIFICATE').map(parseCertificate);
+  const [authority] = pemDecode(read('bundle.pem'), 'CERTIFICATE').map(parseCertificate);
+  assert.deepEqual(lists()[0]!.authorityKeyId, authority!.subjectKeyId);
+
+  await pair.admin.call('mutual.server.v1.Revocation', 'Revoke', {
+    serial: leaf!.serial.toString(),
+    unrecorded: true,
+  });
+  await when(pair, () => existsSync(join(root, 'web', 'crl.pem')) && lists()[0]!.revoked.has(leaf!.serial));
 });
 
 // biome-ignore lint/suspicious/noExplicitAny: the answer.
