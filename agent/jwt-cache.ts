@@ -6,7 +6,7 @@
 import { LRUCache } from 'lru-cache';
 import { decodeJwt } from '../src/crypto/jwt.ts';
 import { asFault, Fault, quote, Status } from '../src/errors.ts';
-import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
+import { type Backoff, delayAfter } from '../src/run/backoff.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
 import type { SpiffeId } from '../src/spiffe/id.ts';
@@ -127,7 +127,8 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
       })
       .catch((error: unknown) => {
         const old = tokens.peek(key);
-        if (old !== undefined) old.retryAt = clock.now() + backoffDelay(backoff, ++old.failures, random.unit());
+        if (old !== undefined)
+          old.retryAt = clock.now() + delayAfter(asFault(error), backoff, ++old.failures, random.unit());
         throw error;
       })
       .finally(() => underWay.delete(key));
@@ -147,14 +148,16 @@ export function makeJwtCache({ clock, random, link, cache, capacity }: JwtPorts)
 
   const renewDue = async (): Promise<void> => {
     const now = clock.now();
-    const due: (() => Promise<unknown>)[] = [];
+    const due: { ends: number; renew: () => Promise<unknown> }[] = [];
     for (const [key, kept] of tokens.entries()) {
       if (now < kept.renewAt || now < kept.retryAt || now - kept.askedAt > ahead.unused) continue;
       const entry = cache.entries.get(key.slice(0, key.indexOf('\n')));
-      if (entry !== undefined && sameRevision(kept, entry)) due.push(() => refresh(key, entry, kept.audience));
+      if (entry !== undefined && sameRevision(kept, entry))
+        due.push({ ends: kept.expiresAt, renew: () => refresh(key, entry, kept.audience) });
     }
+    due.sort((one, other) => one.ends - other.ends);
     for (let start = 0; start < due.length; start += ahead.atOnce) {
-      await Promise.allSettled(due.slice(start, start + ahead.atOnce).map((work) => work()));
+      await Promise.allSettled(due.slice(start, start + ahead.atOnce).map(({ renew }) => renew()));
     }
   };
 

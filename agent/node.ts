@@ -6,7 +6,7 @@
 import type { KeyType } from '../src/crypto/algorithms.ts';
 import { type DenialReason, Fault, quote, Status } from '../src/errors.ts';
 import type { Log } from '../src/log.ts';
-import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
+import { type Backoff, delayAfter } from '../src/run/backoff.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import { type Live, live } from '../src/run/live.ts';
 import type { Random } from '../src/run/random.ts';
@@ -241,7 +241,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
         } catch (error) {
           const fault = error instanceof Fault ? error : undefined;
           if (fault?.code === 'config/invalid' || (fault !== undefined && hopeless.has(fault.status))) throw error;
-          const delay = backoffDelay(backoff, failures, random.unit());
+          const delay = delayAfter(fault, backoff, failures, random.unit());
           log.warn(why(error), 'node attestation failed');
           // run() goes on trying.
           if (mayWait) return;
@@ -251,9 +251,14 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
       }
     },
     async run(signal) {
+      let refusal: Fault | undefined;
       for (let failures = 0; ; ) {
         const node = current();
-        if (failures > 0) await sleep(clock, backoffDelay(backoff, failures, random.unit()), signal);
+        // However late a server wants to be asked again: twice at least before the SVID ends.
+        const most =
+          node === undefined ? Number.POSITIVE_INFINITY : Math.max((node.notAfter - clock.now()) / 3, backoff.most);
+        if (failures > 0)
+          await sleep(clock, Math.min(delayAfter(refusal, backoff, failures, random.unit()), most), signal);
         else if (node !== undefined) await waitFor(node.renewAt, signal);
         signal.throwIfAborted();
         if (node !== undefined) state.set({ kind: 'renewing', node });
@@ -266,6 +271,7 @@ export function makeNode(ports: NodePorts, kept: NodeRecord | undefined): Node {
           if (node === undefined && error instanceof Fault && hopeless.has(error.status)) throw error;
           // Refused while renewing: the next step decides about that at once.
           failures = denial !== undefined && !wasDenied ? 0 : failures + 1;
+          refusal = error instanceof Fault ? error : undefined;
           log.warn({ ...why(error), failures }, 'agent SVID not renewed');
           if (node !== undefined && !node.reattestable && clock.now() >= node.notAfter)
             await evict(ranOut(node, error));

@@ -9,7 +9,7 @@ import { privateJwk, spkiOfJwk } from '../src/crypto/jwk.ts';
 import { type DecodedJwt, decodeJwt } from '../src/crypto/jwt.ts';
 import { asFault, Fault, quote, Status } from '../src/errors.ts';
 import type { Log } from '../src/log.ts';
-import { type Backoff, backoffDelay } from '../src/run/backoff.ts';
+import { type Backoff, delayAfter } from '../src/run/backoff.ts';
 import { type Clock, sleep } from '../src/run/clock.ts';
 import type { Random } from '../src/run/random.ts';
 import type { SpiffeId } from '../src/spiffe/id.ts';
@@ -190,7 +190,7 @@ export function makeWitCache(ports: WitPorts): WitCache {
   const fail = (entry: AuthorizedEntry, error: unknown): void => {
     const fault = asFault(error);
     const failures = (failure(entry)?.failures ?? 0) + 1;
-    const delay = Math.max(backoffDelay(backoff, failures, random.unit()), fault.retryAfterMs ?? 0);
+    const delay = delayAfter(fault, backoff, failures, random.unit());
     const { revision, createdAt } = entry;
     if (wanted.has(entry.id))
       failed.set(entry.id, { fault, failures, until: clock.now() + delay, revision, createdAt });

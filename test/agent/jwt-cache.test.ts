@@ -94,6 +94,22 @@ test('while the server is away a token is served until it expires, and the serve
   rig.stop();
 });
 
+test('a server that says when to come again is not asked for a token before', async () => {
+  const rig = await rigWith();
+  const first = await rig.fetch('x');
+  await rig.clock.advance(200_000);
+  rig.server.outage = new Fault('limit/exceeded', 'too many at once', { retryAfterMs: 40_000 });
+  assert.equal(await rig.fetch('x'), first);
+  rig.server.calls.length = 0;
+  await rig.clock.advance(39_999);
+  assert.equal(await rig.fetch('x'), first);
+  assert.equal(rig.server.count('NewJWTSVID'), 0);
+  await rig.clock.advance(1);
+  assert.equal(await rig.fetch('x'), first);
+  assert.equal(rig.server.count('NewJWTSVID'), 1);
+  rig.stop();
+});
+
 test('a server that does not answer holds a caller for half a second while an old token would do', async () => {
   const rig = await rigWith();
   const first = await rig.fetch('x');

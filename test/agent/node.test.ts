@@ -232,6 +232,26 @@ test('a renewal that fails is tried again with backoff, and the old SVID is used
   rig.stop();
 });
 
+test('a server that says when it can renew is not asked before, as long as the SVID lasts', async () => {
+  const rig = nodeRig();
+  const node = rig.make();
+  await node.start(rig.signal, false);
+  const first = node.current()!;
+  rig.run(node);
+  rig.server.outage = new Fault('limit/exceeded', 'too many at once', { retryAfterMs: 5 * minute });
+  await rig.clock.advance(first.renewAt - rig.clock.now());
+  const began = rig.server.count('RenewAgent');
+  await rig.clock.advance(5 * minute - 1);
+  assert.equal(rig.server.count('RenewAgent'), began);
+  await rig.clock.advance(1);
+  assert.equal(rig.server.count('RenewAgent'), began + 1);
+  await rig.clock.advance(first.notAfter - 3 * minute - rig.clock.now());
+  const late = rig.server.count('RenewAgent');
+  await rig.clock.advance(2 * minute);
+  assert.ok(rig.server.count('RenewAgent') > late, 'before the end it is asked all the same');
+  rig.stop();
+});
+
 test('a join token agent whose SVID runs out while the server is away ends with what to do', async () => {
   const rig = nodeRig();
   const node = rig.make();
