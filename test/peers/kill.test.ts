@@ -108,8 +108,10 @@ async function serverLane(t: TestContext, place: Place, name: string): Promise<v
   const args = ['server', 'run', '--config', config, '--data-dir', dir, '--listen', `127.0.0.1:${port}`];
   const ledger: Ledger = { created: new Set(), deleted: new Set(), nodes: new Set(), authorities: new Map() };
 
+  let acknowledged = 0;
   /** Creates and now and then deletes entries, one after the other, until the server is gone. */
   async function write(channel: Channel, round: number): Promise<void> {
+    const answer = { deadlineMs: 60_000 };
     for (let n = 0; ; n++) {
       const id = `${name}-${round}-${n}`;
       const entry = {
@@ -119,12 +121,13 @@ async function serverLane(t: TestContext, place: Place, name: string): Promise<v
         selectors: [{ type: 'unix', value: `uid:${n}` }],
       };
       try {
-        const made = await channel.unary(entryService, 'BatchCreateEntry', { entries: [entry] }, { deadlineMs: 5000 });
+        const made = await channel.unary(entryService, 'BatchCreateEntry', { entries: [entry] }, answer);
         if (made.results[0].status.code === 0) ledger.created.add(id);
+        acknowledged += 1;
         if (n % 5 === 4) {
           const gone = `${name}-${round}-${n - 2}`;
           ledger.created.delete(gone); // from the asking on it may be either
-          await channel.unary(entryService, 'BatchDeleteEntry', { ids: [gone] }, { deadlineMs: 5000 });
+          await channel.unary(entryService, 'BatchDeleteEntry', { ids: [gone] }, answer);
           ledger.deleted.add(gone);
         }
       } catch {
@@ -155,6 +158,10 @@ async function serverLane(t: TestContext, place: Place, name: string): Promise<v
       checkFiles(dir);
       if (round === runsOfALane) break;
       const work = [write(channel, round), attest()];
+      // However slow the machine is, some writes are acknowledged, and a node is attested.
+      const enough = acknowledged + draw(6);
+      await until(`writes of run ${round} are acknowledged`, 60_000, () => acknowledged >= enough, 5);
+      if (ledger.nodes.size === 0) await work[1];
       await killAfter(program, draw(300));
       await Promise.all(work);
     } finally {
