@@ -206,6 +206,11 @@ export const serverTable = {
     seal: sealSection,
     ...keyManagerSections,
   }),
+  workers: setting(
+    count(0, 64),
+    0,
+    'Threads that verify requests and sign SVIDs beside the first one, see [performance](performance.md#signing-workers). Each takes 7 MB, and up to 25 under load. For keys that are in the memory of the server: `keys.store` of `disk` or `memory`.',
+  ),
   upstream: upstreamSection,
   ...sharedSections,
 } as const;
@@ -245,6 +250,16 @@ const rules: readonly Rule<ServerOptions>[] = [
           'keys.shareJwt',
           'puts the key into the database, where it must be sealed: give keys.seal, the same on all servers',
         );
+    },
+  },
+  {
+    needs: ['workers', 'keys.store'],
+    check({ workers, keys }, report) {
+      if (workers === 0 || keys.store === 'disk' || keys.store === 'memory') return;
+      report.fault(
+        'workers',
+        `${workers} threads could not sign: keys of store ${keys.store} do not leave it, and it signs as fast without them; use 0`,
+      );
     },
   },
   {

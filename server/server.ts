@@ -48,6 +48,7 @@ import type { ServerOptions } from './config.ts';
 import { watchers } from './entries/watchers.ts';
 import { type FollowedWorld, followWorld } from './entries/world.ts';
 import { keepHouse } from './housekeeping.ts';
+import type { SigningForTests } from './issue/signing-workers.ts';
 import { serveCrls } from './publish/crls.ts';
 import { revocationLists } from './revocation/lists.ts';
 import { reach } from './revocation/reach.ts';
@@ -71,6 +72,7 @@ export interface ServerPorts {
   readonly load?: LoadPackage | undefined;
   /** How long a first start waits for an upstream authority that is away, milliseconds; not at all when absent. */
   readonly upstreamPatience?: number | undefined;
+  readonly signing?: SigningForTests | undefined;
 }
 
 export interface RunningServer {
@@ -174,6 +176,15 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     );
     await world.reach();
     await lists.refresh(authorities.x509.state);
+    const signing =
+      options.workers === 0
+        ? undefined
+        : (await import('./issue/signing-workers.ts')).signingWorkers(
+            options.workers,
+            { trustDomain, requests: options.experimental },
+            { clock, random, log, forTests: ports.signing },
+          );
+    undo.push(() => signing?.close());
     const recorder = issuanceRecorder(store.revocations, { clock, log });
     undo.push(() => recorder.close());
     const revoking = revoker({
@@ -209,6 +220,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
       recorder,
       withdrawing: (what, act) => (options.revocation.withdrawn ? revoking.withdrawing(what, act) : act()),
       holdings: holdings(clock),
+      signing,
       limit: rateLimiter(options.rateLimits, clock, recheck),
       attestors,
       rightsOf: (call) => call.found as Rights,

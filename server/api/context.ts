@@ -9,6 +9,7 @@ import type { NodeAttestor } from '../attest/methods.ts';
 import type { Authorities } from '../authorities.ts';
 import type { ServerOptions } from '../config.ts';
 import type { FollowedWorld } from '../entries/world.ts';
+import type { SigningWorkers } from '../issue/signing-workers.ts';
 import type { Recorder } from '../revocation/recorder.ts';
 import type { Target } from '../revocation/revoke.ts';
 import type { Holdings } from '../rotation/holdings.ts';
@@ -28,6 +29,8 @@ export interface Context {
   withdrawing<T>(targets: readonly Target[], act: () => Promise<T>): Promise<T>;
   /** What each agent has said that it holds. */
   readonly holdings: Holdings;
+  /** Threads that issue beside this one; absent where none are wanted. */
+  readonly signing?: SigningWorkers | undefined;
   /** By the type that agents name. */
   readonly attestors: Live<ReadonlyMap<string, NodeAttestor>>;
   readonly limit: Limiter;

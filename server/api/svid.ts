@@ -3,13 +3,14 @@ import { type Csr, parseCsr } from '../../src/crypto/csr.ts';
 import { choosePlace, inTurn, type Place, placeInBatch } from '../../src/crypto/workplace.ts';
 import { Fault, quote } from '../../src/errors.ts';
 import type { Call, Service } from '../../src/rpc/serve.ts';
-import { checkDnsName } from '../../src/spiffe/entry.ts';
-import { parseId, requireWorkloadId, type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
+import { requireWorkloadId, type SpiffeId, trustDomainId } from '../../src/spiffe/id.ts';
 import { idFromWire, idToWire, type WireId } from '../../src/wire/id.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
 import type { WitSigner } from '../authority/wit.ts';
+import type { X509Signer } from '../authority/x509.ts';
 import { rememberingRights } from '../entries/authorized.ts';
-import { issueJwtSvid } from '../issue/jwt.ts';
+import { issueJwtSvid, type JwtProfile } from '../issue/jwt.ts';
+import { mintProfile } from '../issue/mint.ts';
 import type { IssuedToken } from '../issue/token.ts';
 import { issueWitSvid, readWitKey } from '../issue/wit.ts';
 import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
@@ -43,7 +44,7 @@ function tokenToWire(svid: IssuedToken, id: SpiffeId, hint: string): object {
 }
 
 export function svidService(context: Context): Service {
-  const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log } = context;
+  const { trustDomain, options, store, world, authorities, limit, rightsOf, clock, random, log, signing } = context;
   const signer = () => authorities.x509.signer.value;
   const records = options.revocation.record;
   const holds = rememberingRights(world);
@@ -91,29 +92,48 @@ export function svidService(context: Context): Service {
     return isSigned instanceof Promise ? isSigned.then(proved) : proved(isSigned);
   }
 
+  async function mint(csr: Buffer, seconds: number) {
+    const place = choosePlace();
+    const request = await readCsr(csr, place);
+    const ttl = (): number => ttlOf(seconds, options.defaultX509SvidTtl);
+    const profile = mintProfile(request, ttl, trustDomain);
+    const by = signer();
+    const svid = await issueX509Svid(by, profile, clock.now(), random, place);
+    return { ...svid, id: profile.id, by };
+  }
+
+  async function mintAside(csr: Buffer, seconds: number) {
+    const by = signer();
+    const ttl = seconds === 0 ? options.defaultX509SvidTtl : seconds * 1000;
+    const svid = await signing?.x509(by, { csr, entry: undefined, ttl, now: clock.now() });
+    return svid && { ...svid, by };
+  }
+
+  async function issueAside(entry: StoredEntry, csr: Buffer) {
+    if (signing === undefined) return undefined;
+    const by = signer();
+    const { spiffeId: id, dnsNames } = entry;
+    const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
+    const svid = await signing.x509(by, { csr, entry: { id, dnsNames }, ttl, now: clock.now() });
+    return svid && { ...svid, by };
+  }
+
+  function handOut(call: Call, { id: entryId, spiffeId, hint }: StoredEntry, svid: IssuedX509Svid, by: X509Signer) {
+    if (records) recordSvid(context, svid, by.authorityId, { spiffeId, entryId, agentId: agentOf(call) });
+    return { svid: svidToWire(svid, spiffeId, hint) };
+  }
+
+  async function issueJwt(by: JwtSigner, profile: JwtProfile): Promise<IssuedToken> {
+    const aside = signing?.jwt(by, profile, clock.now());
+    return (aside && (await aside)) ?? issueJwtSvid(by, profile, clock.now());
+  }
+
   const methods = {
     async MintX509SVID({ csr, ttl }: { csr: Buffer; ttl: number }) {
-      const place = choosePlace();
-      const request = await readCsr(csr, place);
-      const [uri, ...others] = request.uris;
-      if (uri === undefined || others.length > 0) {
-        throw new Fault('input/invalid', `the CSR must hold exactly one URI SAN, it has ${request.uris.length}`, {
-          hint: `Put spiffe://${trustDomain}/... into the CSR as its only URI.`,
-        });
-      }
-      const id = requireWorkloadId(parseId(uri), trustDomain, "the CSR's SPIFFE ID");
-      const dnsNames = distinctDnsNames(request.dnsNames);
-      const profile = {
-        id,
-        spki: request.spki,
-        keyBits: request.key.keyBits,
-        subject: request.subject,
-        dnsNames,
-        ttl: ttlOf(ttl, options.defaultX509SvidTtl),
-      };
-      const signing = signer();
-      const svid = await issueX509Svid(signing, profile, clock.now(), random, place);
-      if (records) recordSvid(context, svid, signing.authorityId, { spiffeId: id, entryId: '', agentId: '' });
+      const aside = signing !== undefined && ttl >= 0 ? await mintAside(csr, ttl) : undefined;
+      const svid = aside ?? (await mint(csr, ttl));
+      const { id, by } = svid;
+      if (records) recordSvid(context, svid, by.authorityId, { spiffeId: id, entryId: '', agentId: '' });
       log.info({ id, serial: svid.serial }, 'X509-SVID minted');
       return { svid: svidToWire(svid, id, '') };
     },
@@ -128,7 +148,7 @@ export function svidService(context: Context): Service {
         issuer: options.jwtIssuer,
         tokenId: undefined,
       };
-      const svid = await issueJwtSvid(signingKey, profile, clock.now());
+      const svid = await issueJwt(signingKey, profile);
       return { svid: tokenToWire(svid, id, '') };
     },
 
@@ -157,19 +177,18 @@ export function svidService(context: Context): Service {
       const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }) => {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         let entry = entryFor(call, entry_id);
+        const aside = await issueAside(entry, csr);
+        // Looked up again: the entry may have changed or gone meanwhile. Then what was issued is given to nobody.
+        if (aside !== undefined && entryFor(call, entry_id) === entry) return handOut(call, entry, aside, aside.by);
+        if (aside !== undefined) entry = entryFor(call, entry_id);
         const request = readCsr(csr, placeInBatch);
         const { spki, key } = request instanceof Promise ? await request : request;
         // Looked up again: the entry may have changed or gone while its request was checked.
         if (request instanceof Promise) entry = entryFor(call, entry_id);
         const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
         const profile = { id: entry.spiffeId, spki, keyBits: key.keyBits, dnsNames: entry.dnsNames, ttl };
-        const signing = signer();
-        const svid = await issueX509Svid(signing, profile, clock.now(), random, placeInBatch);
-        if (records) {
-          const { spiffeId } = entry;
-          recordSvid(context, svid, signing.authorityId, { spiffeId, entryId: entry_id, agentId: agentOf(call) });
-        }
-        return { svid: svidToWire(svid, entry.spiffeId, entry.hint) };
+        const by = signer();
+        return handOut(call, entry, await issueX509Svid(by, profile, clock.now(), random, placeInBatch), by);
       };
       return { results: await Promise.all(params.map((one) => inTurn(() => itemStatus(log, () => issueOne(one))))) };
     },
@@ -187,7 +206,7 @@ export function svidService(context: Context): Service {
         issuer: options.jwtIssuer,
         tokenId: entry.jwtSvidIncludeJti ? newTokenId() : undefined,
       };
-      const svid = await issueJwtSvid(signingKey, profile, clock.now());
+      const svid = await issueJwt(signingKey, profile);
       return { svid: tokenToWire(svid, entry.spiffeId, entry.hint) };
     },
 
@@ -244,18 +263,4 @@ function ttlOf(seconds: number, fallback: number): number {
   if (seconds < 0)
     throw new Fault('input/invalid', `TTL ${quote(seconds)} is not valid: expected 0 or a positive number of seconds`);
   return seconds === 0 ? fallback : seconds * 1000;
-}
-
-/** Valid names without doubles; a wildcard that covers another name of the list is refused, since it hides it. */
-function distinctDnsNames(names: readonly string[]): readonly string[] {
-  const distinct = [...new Set(names.map(checkDnsName))];
-  for (const name of distinct) {
-    const covering = `*${name.slice(name.indexOf('.'))}`;
-    if (!name.startsWith('*.') && name.includes('.') && distinct.includes(covering)) {
-      throw new Fault('input/invalid', `DNS name ${quote(covering)} overlaps with ${quote(name)}`, {
-        hint: 'Keep one of them.',
-      });
-    }
-  }
-  return distinct;
 }

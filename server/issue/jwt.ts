@@ -1,6 +1,6 @@
 /** JWT-SVIDs (JWT-1 to JWT-12): the subject comes from a stored entry or an operator, the audience from the caller. */
 import { signJwt } from '../../src/crypto/jwt.ts';
-import { choosePlace } from '../../src/crypto/workplace.ts';
+import { choosePlace, type Place } from '../../src/crypto/workplace.ts';
 import { Fault } from '../../src/errors.ts';
 import { signAt } from '../../src/keys/key-store.ts';
 import type { SpiffeId } from '../../src/spiffe/id.ts';
@@ -19,8 +19,17 @@ export interface JwtProfile {
 const mostAudiences = 64;
 const longestAudience = 1024;
 
-/** Throws `input/invalid` for a useless audience, `state/refused` when the key has expired. @param now milliseconds */
-export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: number): Promise<IssuedToken> {
+/**
+ * Throws `input/invalid` for a useless audience, `state/refused` when the key has expired.
+ * @param now milliseconds
+ * @param place where to sign; chosen when it comes to that, if absent
+ */
+export async function issueJwtSvid(
+  signer: JwtSigner,
+  profile: JwtProfile,
+  now: number,
+  place?: Place,
+): Promise<IssuedToken> {
   const audience = [...new Set(profile.audience)];
   if (audience.length === 0 || audience.includes(''))
     throw new Fault('input/invalid', 'at least one audience is required, and none may be empty');
@@ -40,6 +49,6 @@ export async function issueJwtSvid(signer: JwtSigner, profile: JwtProfile, now: 
     ...(profile.tokenId !== undefined && { jti: profile.tokenId }),
   };
   const header = { alg: signer.algorithm, kid: signer.keyId, typ: 'JWT' } as const;
-  const token = await signJwt(header, claims, (input) => signAt(choosePlace(), signer.key, input, 'raw'));
+  const token = await signJwt(header, claims, (input) => signAt(place ?? choosePlace(), signer.key, input, 'raw'));
   return { token, issuedAt, expiresAt };
 }

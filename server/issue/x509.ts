@@ -61,7 +61,7 @@ export async function issueX509Svid(
   signer: X509Signer,
   profile: X509Profile,
   now: number,
-  random: Random,
+  random: Pick<Random, 'bytes'>,
   place: Place = 'here',
 ): Promise<IssuedX509Svid> {
   const given = profile.subject && !isEmptyName(profile.subject) ? profile.subject : svidSubject;
@@ -110,7 +110,7 @@ const downstreamUnit = (spki: Buffer): string => `DOWNSTREAM-${hash('sha256', sp
 async function issue(
   signer: X509Signer,
   now: number,
-  random: Random,
+  random: Pick<Random, 'bytes'>,
   place: Place,
   parts: { ttl: number; spki: Buffer; subject: Buffer; extensions: readonly Buffer[] },
 ): Promise<IssuedX509Svid> {

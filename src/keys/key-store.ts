@@ -19,6 +19,8 @@ export interface Key {
   sign(data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer>;
   /** As `sign`, at `place`; absent where signing is not this process's own arithmetic. */
   signAt?(place: Place, data: Buffer, encoding: 'der' | 'raw'): Buffer | Promise<Buffer>;
+  /** The private key itself, which another thread of this process can be handed; absent where it is not in its memory. */
+  readonly keyObject?: KeyObject;
   /** The private key as unencrypted PKCS#8, DER; absent where a key cannot leave its store. */
   exportPkcs8?(): Buffer;
 }
@@ -57,6 +59,7 @@ export function heldKey(id: string, privateKey: KeyObject): HeldKey {
   return {
     id,
     type,
+    keyObject: privateKey,
     publicKey: createPublicKey(privateKey).export({ format: 'der', type: 'spki' }),
     sign: (data, encoding) => encoded(sign(hash, data, privateKey), encoding),
     signAt(place, data, encoding) {

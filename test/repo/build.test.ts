@@ -28,6 +28,7 @@ test('the build has the command, the worker of the store and the contracts, and 
     'mutual-agent.cjs',
     'begin-thread.cjs',
     'sqlite-worker.cjs',
+    'signing-worker.cjs',
     join('proto', 'workload.proto'),
     join('proto', 'descriptor.json'),
   ]) {

@@ -36,6 +36,7 @@ test('a trust domain is enough; all else has the defaults SPIRE has', async () =
     revocation: { record: true, withdrawn: false },
     nodeAttestors: { joinToken: { enabled: true } },
     keys: { store: 'disk', shareJwt: false },
+    workers: 0,
     upstream: { authority: 'none' },
     log: { level: 'info', format: 'text' },
     tls: { requirePostQuantum: false },

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { readServerOptions, type ServerOptions } from '../../server/config.ts';
+import type { SigningForTests } from '../../server/issue/signing-workers.ts';
 import { type RunningServer, startServer } from '../../server/server.ts';
 import { openStore } from '../../server/store/open.ts';
 import type { Store } from '../../server/store/store.ts';
@@ -117,6 +118,7 @@ export interface TestServerWishes {
   readonly upstreamPatience?: number;
   /** Where lines are put: for a start that is not over yet. */
   readonly lines?: string[];
+  readonly signing?: SigningForTests | undefined;
 }
 
 /** Milliseconds that a test waits for a line, however loaded the machine is. */
@@ -149,8 +151,9 @@ export async function testServer(test: TestContext, wishes: TestServerWishes = {
       flags: { trustDomain: td, dataDir: join(dir, 'data'), listen: '127.0.0.1:0', ...limits, ...flags },
     });
     options = read.options;
-    const { load, upstreamPatience } = wishes;
-    running = await startServer(options, { clock, random, log, keys, store: lasting, load, upstreamPatience });
+    const { load, upstreamPatience, signing } = wishes;
+    const ports = { clock, random, log, keys, store: lasting, load, upstreamPatience, signing };
+    running = await startServer(options, ports);
   }
   async function stop(): Promise<void> {
     for (const channel of channels) channel.close();
