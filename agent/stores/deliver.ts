@@ -129,11 +129,10 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
       throw new Fault(all[0]!.code, `${all[0]!.message}${more}`, { hint: all[0]!.hint ?? '' });
     },
     async run(signal) {
-      const look = (): void => {
+      const unlisten = cache.changes.onChange(() => {
         isChanged = true;
         wake();
-      };
-      const unlisten = [cache.changes.onChange(look), cache.revocations.onChange(look)];
+      });
       try {
         for (;;) {
           isChanged = false;
@@ -141,7 +140,7 @@ export function makeDelivery(ports: DeliveryPorts): Delivery {
           if (!isChanged) await pause(next - clock.now(), signal);
         }
       } finally {
-        for (const end of unlisten) end();
+        unlisten();
         for (const { store } of stores.values()) store.close();
       }
     },
