@@ -13,7 +13,7 @@ import type { Place } from '../test/peers/support/place.ts';
 import { startPostgres } from '../test/peers/support/postgres.ts';
 import { adminOf } from './agents/fleet.ts';
 
-/** An agent takes three open files of the program that simulates it, more in a storm, and a program may often have 20,000. */
+/** An agent takes three open files of the program that simulates it, of which a program may often have 20,000. */
 const agentsEach = 2_500;
 const storms = 3;
 /** Milliseconds for which a server at rest is watched. */

@@ -114,7 +114,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       try {
         return await startOne(index);
       } catch (error) {
-        if (left === 1 || !(error instanceof Fault) || error.code !== 'peer/unavailable') throw error;
+        const isBusy = error instanceof Fault && ['peer/unavailable', 'call/late'].includes(error.code);
+        if (left === 1 || !isBusy) throw error;
         await agents[index]?.close();
       }
     }
