@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N] [-- --scale [--agents N]]: our programs and Go's SPIRE on this machine in one run,
+ * npm run bench [-- --quick] [-- --only TEXT] [-- --repeat N] [-- --workers N] [-- --scale [--agents N]]: our programs and Go's SPIRE on this machine in one run,
  * with the same load generator (test/peers/go/load, grpc-go over the public APIs, so that it favours nobody). Each row is
  * measured in turn, A B A B; the table shows medians, their spread and how many times better ours is, bench/results.json
  * all figures. SPIRE runs as delivered but for its rate limits, which are off, as are ours.
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
     repeat: { type: 'string' },
+    workers: { type: 'string', default: '0' },
     scale: { type: 'boolean', default: false },
     agents: { type: 'string', default: '10000' },
   },
@@ -32,6 +33,11 @@ const effort: Effort = values.quick
 const repeat = values.repeat === undefined ? effort.repeat : Number(values.repeat);
 if (!Number.isInteger(repeat) || repeat < 1)
   throw new Error(`--repeat "${values.repeat}" is not a number of 1 or more`);
+
+/** Signing workers of our server. */
+const workers = Number(values.workers);
+if (!Number.isInteger(workers) || workers < 0)
+  throw new Error(`--workers "${values.workers}" is not a number of 0 or more`);
 
 /** How many agents are simulated. */
 const agents = Number(values.agents);
@@ -52,7 +58,7 @@ try {
   const command = await installBuild(place.path('installed'));
   const sides: Record<Make, Side> = {
     spire: await startSide('spire', place, command),
-    mutual: await startSide('mutual', place, command),
+    mutual: await startSide('mutual', place, command, { workers }),
   };
   const results: Result[] = [];
   for (const row of values.scale ? scaleRows : rows) {
@@ -77,7 +83,7 @@ try {
   const machine = describeMachine();
   printTable(results, machine);
   const report = { ...machine, quick: values.quick, repeat, results };
-  if (values.only === '' && !values.scale)
+  if (values.only === '' && !values.scale && workers === 0)
     writeFileSync(join(import.meta.dirname, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
 } finally {
   await place.close();

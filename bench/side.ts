@@ -39,10 +39,20 @@ export const callerSelector = `unix:uid:${process.getuid!()}`;
 
 /**
  * Starts a pair as its users would, and waits until the load generator has an identity of it. `command` is the file of the
- * `mutual` command.
+ * `mutual` command, `config` more of our server's configuration.
  */
-export async function startSide(make: Make, place: Place, command: string): Promise<Side> {
-  const server = await startServer(make, place, `${make}-server`, { defaults: true, logLevel: 'INFO', command });
+export async function startSide(
+  make: Make,
+  place: Place,
+  command: string,
+  config: Readonly<Record<string, unknown>> = {},
+): Promise<Side> {
+  const server = await startServer(make, place, `${make}-server`, {
+    defaults: true,
+    logLevel: 'INFO',
+    command,
+    config,
+  });
   const joined = { joinToken: await joinToken(server, alias), bundle: await writeBundle(server) };
   await createEntry(server, 'spiffe://example.org/bench', alias, [callerSelector]);
   const agent = await startAgent(make, place, `${make}-agent`, server, {
