@@ -172,6 +172,8 @@ class DirectCall implements Carrier {
     this.#isEnded = true;
     this.#cancelDeadline?.();
     this.#cancelWait?.();
+    // Node may keep a stream until the old generation is collected, and with it whatever is reached from here.
+    this.#told = undefined;
     const stream = this.#stream;
     if (!stream.headersSent) {
       stream.respond({ ...trailersOnly, ...trailers }, endStream);
@@ -256,7 +258,9 @@ class DirectCall implements Carrier {
     this.#isEnded = true;
     this.#cancelDeadline?.();
     this.#cancelWait?.();
-    this.#told?.();
+    const told = this.#told;
+    this.#told = undefined;
+    told?.();
   }
 }
 
