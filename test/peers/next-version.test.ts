@@ -96,9 +96,9 @@ test('two servers of this version go on while the next one migrates their databa
   const writing = (async () => {
     for (let n = 0; !stopped; n += 1) made.push(...(await admin.createEntries(agent.id, [`/during/${n}`])));
   })();
-  await until('some are written', 20_000, () => made.length >= 20);
+  await until('some are written', 60_000, () => made.length >= 20);
   await migrateToNext(url);
-  await until('some more are written', 20_000, () => made.length >= 60);
+  await until('some more are written', 60_000, () => made.length >= 60);
   stopped = true;
   await writing;
   admin.close();
@@ -111,13 +111,13 @@ test('two servers of this version go on while the next one migrates their databa
       .then((answer) => answer.entries)
       .finally(() => channel.close());
   };
-  const changed = await until('both know what the next version wrote', 20_000, async () => {
+  const changed = await until('both know what the next version wrote', 60_000, async () => {
     const [first, second] = [await list(one), await list(two)];
     const by = (entries: typeof first) => entries.find(({ hint }) => hint === 'by the next version');
     assert.deepEqual(first, second);
     return by(first);
   });
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   for (const id of [...made, changed.id]) assert.ok(holds(fleet, id));
   for (const server of [one, two]) assert.equal((await checksOf(server)).status, 'ok');
 
@@ -132,7 +132,7 @@ test('two servers of this version go on while the next one migrates their databa
   assert.equal(deleted.results[0].status.code, 0);
   channel.close();
   fleets.push(await fleetOfOne(one));
-  await agent.catchUp(10_000);
+  await agent.catchUp(60_000);
   assert.ok(!holds(fleet, made[0]!));
   const { rows } = await postgres.query(`select colour from entries where id = '${changed.id}'`, url);
   assert.equal(rows[0].colour, 'red', 'what this version does not know is left as it was');

@@ -18,7 +18,7 @@ const credentials = {
   key: createPrivateKey({ key: key!.exportPkcs8!(), format: 'der', type: 'pkcs8' }),
 };
 
-const limit = { timeout: 30_000 };
+const limit = { timeout: 120_000 };
 
 async function listen(t: TestContext) {
   const clock = drivenClock(now);
