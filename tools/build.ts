@@ -80,8 +80,9 @@ const lazyModules = (names: string): Plugin => ({
       namespace === 'lazy' ? { path, external: true } : { path: path.replace('node:', ''), namespace: 'lazy' },
     );
     build.onLoad({ filter: /.*/, namespace: 'lazy' }, ({ path }) => ({
-      contents: `for (const name of ${JSON.stringify(Object.keys(require(path)))})
-        Object.defineProperty(exports, name, { enumerable: true, get: () => ${asking(path)}[name] });`,
+      contents: `let loaded;
+        for (const name of ${JSON.stringify(Object.keys(require(path)))})
+          Object.defineProperty(exports, name, { enumerable: true, get: () => (loaded ??= ${asking(path)})[name] });`,
     }));
   },
 });
@@ -125,7 +126,8 @@ const settings: BuildOptions = {
   banner: { js: "const mutualUrl=require('node:url').pathToFileURL(__filename).href;" },
   logLevel: 'warning',
 };
-const plugins = [smallerProtobuf, contracts, lazyModules('zlib|child_process|https?|perf_hooks|v8|vm')];
+const rare = 'zlib|child_process|https?|perf_hooks|v8|vm';
+const plugins = [smallerProtobuf, contracts, lazyModules(rare)];
 await Promise.all([
   build({
     ...settings,
@@ -138,7 +140,7 @@ await Promise.all([
   build({
     ...settings,
     // The store's needs cryptography for the first token or entry that is written.
-    plugins: [lazyModules('crypto')],
+    plugins: [smallerProtobuf, contracts, lazyModules(`${rare}|crypto`)],
     entryPoints: workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
   }),
   // The two that run for long have files of their own, with no more in them than they need: less to read at each start.

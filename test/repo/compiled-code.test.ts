@@ -20,6 +20,7 @@ import { root } from '../../tools/run.ts';
 interface Installation {
   /** Of the code. */
   readonly file: string;
+  readonly program: string;
   /** Writes the program, always with the same length and the same time. */
   write(letter: string): void;
   /** Starts it, and gives the letter it was written with and where its code came from. */
@@ -46,12 +47,13 @@ function installation(t: TestContext): Installation {
   write('A');
   return {
     file: join(place, '.cache', 'mutual', `mutual-server-${process.version}-${process.arch}.code`),
+    program,
     write,
     start() {
       const { stdout, stderr, status } = spawnSync(
         process.execPath,
         [join(place, 'bin', 'mutual.js'), 'server', 'run', 'x'],
-        { encoding: 'utf8', env: { PATH: process.env.PATH } },
+        { encoding: 'utf8', env: { PATH: process.env.PATH }, cwd: tmpdir() },
       );
       assert.equal(status, 0, stderr);
       const [, what] = /^(\w \w+) server run x true\n$/.exec(stdout) ?? [];
@@ -107,4 +109,26 @@ test('a program that can store nothing runs all the same', (t) => {
   writeFileSync(join(file, '..', '..', '..', '.cache'), '');
   assert.equal(start(), 'A compiled');
   assert.equal(start(), 'A compiled');
+});
+
+test('what a program loads later is found beside it, wherever it was started and whether its code was stored or not', (t) => {
+  const { start, file, program } = installation(t);
+  const beside = join(program, '..', 'node_modules', 'later');
+  mkdirSync(beside, { recursive: true });
+  writeFileSync(join(beside, 'package.json'), '{"type":"module","exports":"./it.js"}');
+  writeFileSync(join(beside, 'it.js'), "export const from = 'A';");
+  writeFileSync(
+    program,
+    `(function (exports, require, module, __filename) {
+       const keep = globalThis[Symbol.for('mutual.keepCompiled')];
+       const name = 'later';
+       import(name).then(({ from }) => {
+         console.log(from, keep ? 'compiled' : 'stored', process.argv.slice(2).join(' '), true);
+         if (keep) keep();
+       });
+     })`,
+  );
+  assert.equal(start(), 'A compiled');
+  assert.equal(start(), 'A stored');
+  assert.ok(statSync(file).size > 0);
 });
