@@ -40,7 +40,7 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
 
 export const agentTable = {
   trustDomain: required(trustDomain, 'The trust domain of the server.'),
@@ -119,7 +119,7 @@ export const agentTable = {
       'Offers them to workloads, below a server that issues them. Off, since the standard calls them incubating and may still change.',
     ),
     keyType: setting(
-      choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'),
+      choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'),
       'ec-p256',
       'The key type of WIT-SVIDs, with which workloads sign their proofs.',
     ),

@@ -20,7 +20,10 @@ export const witMint = command({
   flags: {
     spiffeId: required(id('SPIFFE-ID', 'Whose SVID it is')),
     ttl: seconds("How long it lives; the server's default otherwise"),
-    keyType: withDefault(choice('TYPE', ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'], 'What kind of key'), 'ec-p256'),
+    keyType: withDefault(
+      choice('TYPE', ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'], 'What kind of key'),
+      'ec-p256',
+    ),
     signingAlgorithm: choice('ALG', algorithms, 'What the key signs proofs with; what its kind is used for otherwise'),
     write: text('DIR', 'Write token and key (a JSON Web Key, mode 0600) into this directory'),
     output,

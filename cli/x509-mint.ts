@@ -19,7 +19,7 @@ export const x509Mint = command({
     keyType: withDefault(
       choice(
         'TYPE',
-        ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87'],
+        ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87'],
         'What kind of key',
       ),
       'ec-p256',

@@ -40,8 +40,8 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 const lifetime = duration(second, 3650 * day);
-const classicKeyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096');
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
+const classicKeyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096');
+const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
 const perSecond = count(0, 1_000_000);
 
 export const serverTable = {

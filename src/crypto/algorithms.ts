@@ -22,7 +22,7 @@ import {
 import { pemEncode } from './pem.ts';
 
 /** The types that tokens may be signed with too, and that every store and peer has. */
-export type ClassicKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096';
+export type ClassicKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096';
 /** FIPS 204, for certificates only. Experimental: no SPIFFE document names it and hardly a peer verifies it. */
 export type MlDsaKeyType = `ml-dsa-${MlDsaSet}`;
 export type KeyType = ClassicKeyType | MlDsaKeyType;
@@ -94,6 +94,14 @@ export const classicKeyTypes: Readonly<Record<ClassicKeyType, ClassicKeyTypeFact
     hash: 'sha256',
     signatureAlgorithm: rsaWith(11),
     shape: { kind: 'rsa', bits: 2048 },
+    slow: true,
+  },
+  'rsa-3072': {
+    type: 'rsa-3072',
+    jwa: 'RS256',
+    hash: 'sha256',
+    signatureAlgorithm: rsaWith(11),
+    shape: { kind: 'rsa', bits: 3072 },
     slow: true,
   },
   'rsa-4096': {
@@ -177,6 +185,7 @@ export function keyTypeOf(key: KeyObject): KeyType {
   }
   if (key.asymmetricKeyType === 'rsa') {
     if (details?.modulusLength === 2048) return 'rsa-2048';
+    if (details?.modulusLength === 3072) return 'rsa-3072';
     if (details?.modulusLength === 4096) return 'rsa-4096';
   }
   const type = key.asymmetricKeyType ?? '';

@@ -30,12 +30,14 @@ const specs: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ECC_NIST_P256',
   'ec-p384': 'ECC_NIST_P384',
   'rsa-2048': 'RSA_2048',
+  'rsa-3072': 'RSA_3072',
   'rsa-4096': 'RSA_4096',
 };
 const algorithms: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ECDSA_SHA_256',
   'ec-p384': 'ECDSA_SHA_384',
   'rsa-2048': 'RSASSA_PKCS1_V1_5_SHA_256',
+  'rsa-3072': 'RSASSA_PKCS1_V1_5_SHA_256',
   'rsa-4096': 'RSASSA_PKCS1_V1_5_SHA_256',
 };
 /** KMS hashes messages up to this length itself. */

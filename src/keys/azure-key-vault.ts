@@ -28,6 +28,7 @@ const kinds: Readonly<Record<ClassicKeyType, { kty: 'EC' | 'RSA'; curve?: string
   'ec-p256': { kty: 'EC', curve: 'P-256' },
   'ec-p384': { kty: 'EC', curve: 'P-384' },
   'rsa-2048': { kty: 'RSA', keySize: 2048 },
+  'rsa-3072': { kty: 'RSA', keySize: 3072 },
   'rsa-4096': { kty: 'RSA', keySize: 4096 },
 };
 const tags = {

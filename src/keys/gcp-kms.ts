@@ -30,6 +30,7 @@ const algorithms: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'EC_SIGN_P256_SHA256',
   'ec-p384': 'EC_SIGN_P384_SHA384',
   'rsa-2048': 'RSA_SIGN_PKCS1_2048_SHA256',
+  'rsa-3072': 'RSA_SIGN_PKCS1_3072_SHA256',
   'rsa-4096': 'RSA_SIGN_PKCS1_4096_SHA256',
 };
 /** Google's limit on the id of a CryptoKey. */

@@ -26,6 +26,7 @@ const transitTypes: Readonly<Record<ClassicKeyType, string>> = {
   'ec-p256': 'ecdsa-p256',
   'ec-p384': 'ecdsa-p384',
   'rsa-2048': 'rsa-2048',
+  'rsa-3072': 'rsa-3072',
   'rsa-4096': 'rsa-4096',
 };
 const hashes = { sha256: 'sha2-256', sha384: 'sha2-384', sha512: 'sha2-512' } as const;

@@ -87,7 +87,13 @@ const pems = (text: string): string[] =>
 const toPem = (base64: string): string =>
   `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}/g, '$&\n').trimEnd()}\n-----END CERTIFICATE-----`;
 
-const kinds = { 'ec-p256': 'ES256', 'ec-p384': 'ES384', 'rsa-2048': 'RS256', 'rsa-4096': 'RS256' } as const;
+const kinds = {
+  'ec-p256': 'ES256',
+  'ec-p384': 'ES384',
+  'rsa-2048': 'RS256',
+  'rsa-3072': 'RS256',
+  'rsa-4096': 'RS256',
+} as const;
 
 for (const [keyType, alg] of Object.entries(kinds))
   describe(`what a server with ${keyType} authorities issues`, () => {

@@ -29,7 +29,7 @@ export interface KeyStoreTraits {
   readonly data?: readonly [least: number, most: number];
 }
 
-const allTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'];
+const allTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'];
 
 /** @param make an empty store, with its own place */
 export function keyStoreSuite(name: string, traits: KeyStoreTraits, make: () => Promise<KeyStoreUnderTest>): void {

@@ -31,6 +31,7 @@ const specs: Readonly<Record<string, [KeyType, string, string]>> = {
   ECC_NIST_P256: ['ec-p256', 'ECDSA_SHA_256', 'sha256'],
   ECC_NIST_P384: ['ec-p384', 'ECDSA_SHA_384', 'sha384'],
   RSA_2048: ['rsa-2048', 'RSASSA_PKCS1_V1_5_SHA_256', 'sha256'],
+  RSA_3072: ['rsa-3072', 'RSASSA_PKCS1_V1_5_SHA_256', 'sha256'],
   RSA_4096: ['rsa-4096', 'RSASSA_PKCS1_V1_5_SHA_256', 'sha256'],
 };
 

@@ -101,6 +101,7 @@ export function fakeAzure(clock: Clock): FakeAzure {
         'EC P-256': 'ec-p256',
         'EC P-384': 'ec-p384',
         'RSA 2048': 'rsa-2048',
+        'RSA 3072': 'rsa-3072',
         'RSA 4096': 'rsa-4096',
       };
       const type = wanted[`${kty.replace('-HSM', '')} ${given.curve ?? given.keySize}`];

@@ -41,6 +41,7 @@ const types: Readonly<Record<string, [KeyType, string]>> = {
   EC_SIGN_P256_SHA256: ['ec-p256', 'sha256'],
   EC_SIGN_P384_SHA384: ['ec-p384', 'sha384'],
   RSA_SIGN_PKCS1_2048_SHA256: ['rsa-2048', 'sha256'],
+  RSA_SIGN_PKCS1_3072_SHA256: ['rsa-3072', 'sha256'],
   RSA_SIGN_PKCS1_4096_SHA256: ['rsa-4096', 'sha256'],
 };
 

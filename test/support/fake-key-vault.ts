@@ -34,6 +34,7 @@ const types: Readonly<Record<string, KeyType>> = {
   'EC P-256': 'ec-p256',
   'EC P-384': 'ec-p384',
   'RSA 2048': 'rsa-2048',
+  'RSA 3072': 'rsa-3072',
   'RSA 4096': 'rsa-4096',
 };
 const algorithms: Readonly<Record<string, [string, number]>> = {

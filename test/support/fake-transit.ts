@@ -59,6 +59,7 @@ const types: Readonly<Record<string, KeyType>> = {
   'ecdsa-p256': 'ec-p256',
   'ecdsa-p384': 'ec-p384',
   'rsa-2048': 'rsa-2048',
+  'rsa-3072': 'rsa-3072',
   'rsa-4096': 'rsa-4096',
 };
 const hashes: Readonly<Record<string, string>> = { 'sha2-256': 'sha256', 'sha2-384': 'sha384' };
