@@ -18,6 +18,10 @@ async function work({ signers, jobs }: ToWorker): Promise<void> {
   }
 }
 
+// What could not be read is not done; the first thread does it when this one has ended.
+port.on('messageerror', (error) => {
+  throw error;
+});
 port.on('message', (message: ToWorker) => {
   last = last.then(() => work(message));
 });

@@ -95,6 +95,8 @@ export function signingWorkers(
       underWay -= outcomes.length;
       for (const [at, settle] of thread.owed.splice(0, outcomes.length).entries()) settle(outcomes[at]);
     });
+    // What cannot be read would be owed for ever.
+    worker.on('messageerror', () => void worker.terminate());
     let why = '';
     worker.on('error', (error) => {
       why = String(error);
