@@ -42,7 +42,7 @@ exports.runBuilt = (path, directory) => {
   script.runInThisContext()(module.exports, createRequire(path), module, path, dirname(path));
 };
 
-/** What was stored for this text: whole, and by its owner or by this user. */
+/** What was stored for this text: whole, by root or this user, and for nobody else to write. */
 function storedCode(file, text) {
   let fd;
   try {
