@@ -24,6 +24,7 @@ import { adapt, takeBytes } from './library-call.ts';
 import { loadService } from './load.ts';
 import { reflection } from './reflection.ts';
 import { refusedMessages } from './refused-messages.ts';
+import { requestBytes } from './request-bytes.ts';
 import { type StrangerLimits, strangerLimits, strangers } from './strangers.ts';
 
 /** The handlers of one service. Methods of the contract that are not named here answer UNIMPLEMENTED. */
@@ -58,6 +59,8 @@ export interface ServeOptions {
 export interface Limits {
   /** The largest message received. */
   readonly messageBytes: number;
+  /** Of all requests together that have not been answered, by all connections; more are refused. */
+  readonly requestBytes: number;
   /** Streams at a time on one connection. */
   readonly streams: number;
   /** Streams a second that a connection may cancel once it has cancelled a thousand; it is closed when it cancels more. */
@@ -79,6 +82,7 @@ export interface Limits {
 const never = 2 ** 31 - 1;
 export const unixLimits: Limits = {
   messageBytes: 4 << 20,
+  requestBytes: 256 << 20,
   streams: 256,
   // A workload that looks at the first message of a stream and leaves does no harm, however often.
   cancelsPerSecond: 100_000,
@@ -91,6 +95,7 @@ export const unixLimits: Limits = {
 };
 export const tlsLimits: Limits = {
   messageBytes: 4 << 20,
+  requestBytes: 256 << 20,
   streams: 256,
   cancelsPerSecond: 33,
   connections: 65_536,
@@ -103,7 +108,12 @@ export const tlsLimits: Limits = {
   idleMs: 30 * 60_000,
 };
 /** A caller who has not proved anything needs two methods with small messages, and may cost little else. */
-const anonymousLimits: Partial<Limits> = { messageBytes: 1 << 20, streams: 16, streamAgeMs: 180_000 };
+const anonymousLimits: Partial<Limits> = {
+  messageBytes: 1 << 20,
+  requestBytes: 32 << 20,
+  streams: 16,
+  streamAgeMs: 180_000,
+};
 /** Milliseconds that an answer has to reach a caller before its stream, or connection, is broken off. */
 const lastWordMs = 1_000;
 
@@ -335,6 +345,7 @@ function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits, unk
   const takeDirectly = directCalls({
     methods,
     messageBytes: limits.messageBytes,
+    held: requestBytes(limits.requestBytes),
     requestMs: unknown?.requestMs,
     clock: hooks.clock,
     connectionOf,

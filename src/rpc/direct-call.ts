@@ -9,6 +9,7 @@ import { Fault, Status } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
 import type { Carrier, Serve } from './call.ts';
 import { type Encoded, prefixLength } from './encoded.ts';
+import { noRoom, type RequestBytes } from './request-bytes.ts';
 import { trailersOf } from './status.ts';
 
 export interface DirectMethod {
@@ -22,6 +23,8 @@ export interface DirectOptions {
   readonly methods: ReadonlyMap<string, DirectMethod>;
   /** The largest message received. */
   readonly messageBytes: number;
+  /** Of all calls together. */
+  readonly held: RequestBytes;
   /** Milliseconds in which the whole request has to come; without it, as long as its connection lasts. */
   readonly requestMs?: number | undefined;
   readonly clock: Clock;
@@ -169,9 +172,7 @@ class DirectCall implements Carrier {
 
   #end(trailers: OutgoingHttpHeaders): void {
     if (this.#isEnded || this.isOver) return;
-    this.#isEnded = true;
-    this.#cancelDeadline?.();
-    this.#cancelWait?.();
+    this.#release();
     // Node may keep a stream until the old generation is collected, and with it whatever is reached from here.
     this.#told = undefined;
     const stream = this.#stream;
@@ -185,6 +186,10 @@ class DirectCall implements Carrier {
 
   #take(bytes: Buffer): void {
     if (this.#isEnded) return;
+    if (!this.#options.held.take(bytes.length)) {
+      this.#refuse(noRoom);
+      return;
+    }
     this.#parts.push(bytes);
     this.#length += bytes.length;
     if (++this.#pieces === mostPieces) {
@@ -252,12 +257,18 @@ class DirectCall implements Carrier {
     told();
   }
 
-  #closed(): void {
-    this.#isOver = true;
-    if (this.#isEnded) return;
+  /** The end is here: nothing is waited for, and the request is held no longer. */
+  #release(): void {
     this.#isEnded = true;
     this.#cancelDeadline?.();
     this.#cancelWait?.();
+    this.#options.held.give(this.#length);
+  }
+
+  #closed(): void {
+    this.#isOver = true;
+    if (this.#isEnded) return;
+    this.#release();
     const told = this.#told;
     this.#told = undefined;
     told?.();

@@ -246,3 +246,33 @@ test('a connection is idle when it has no call, whoever carries them', async () 
   stream.close(8);
   await closed;
 });
+
+test('requests that are not answered hold so many bytes together: more are refused until there is room again', async () => {
+  // Room for two of about 600 bytes.
+  await using rpc = await served({ requestBytes: 1_500 });
+  const open = () =>
+    rpc.session.request({
+      ':method': 'POST',
+      ':path': '/SpiffeWorkloadAPI/ValidateJWTSVID',
+      'content-type': direct,
+    });
+  const halves = [open(), open()];
+  for (const stream of halves) {
+    stream.on('error', () => {});
+    await new Promise<void>((resolve) => stream.write(long.subarray(0, 590), () => resolve()));
+  }
+  const ask = () => rpc.ask(direct, 'ValidateJWTSVID', {}, [long]);
+  const statusOf = ({ headers, trailers }: Answer) => headers['grpc-status'] ?? trailers['grpc-status'];
+  // What was written is there when what was written after it is answered.
+  const refused = await ask();
+  assert.equal(statusOf(refused), '8');
+  assert.match(decodeURIComponent(String(refused.headers['grpc-message'])), /^too much is asked at a time/);
+  assert.ok(refused.headers['grpc-status-details-bin'] !== undefined, 'it says when to come again');
+  assert.equal(statusOf(await rpc.ask(direct, 'ValidateJWTSVID', {}, [message('small')])), '0');
+
+  for (const stream of halves) stream.close(8);
+  // The refused, the answered and the two that went away have all given back what they held.
+  assert.equal(statusOf(await ask()), '0');
+  assert.equal(statusOf(await rpc.ask(direct, 'ValidateJWTSVID', {}, [long])), '0');
+  assert.equal(rpc.calls.length, 3);
+});
