@@ -419,7 +419,11 @@ test('BE-2 BE-4 the same over a Unix socket: its mode, who is at both ends, and 
   const svid = agentOf(ca);
   // Many at once: connections without an address each are a connection of their own.
   const channels = Array.from({ length: 300 }, () => over(path, svid));
-  await Promise.all(channels.map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 })));
+  // Some at a time: a connection that is not made within 20 seconds is given up, on a machine that is busy too.
+  for (let from = 0; from < channels.length; from += 20)
+    await Promise.all(
+      channels.slice(from, from + 20).map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 })),
+    );
   const { caller } = server.calls.at(-1)!;
   assert.ok(caller.kind === 'tls');
   assert.deepEqual([caller.address, caller.svid?.id], ['', agentId]);
