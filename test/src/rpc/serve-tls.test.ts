@@ -422,7 +422,9 @@ test('BE-2 BE-4 the same over a Unix socket: its mode, who is at both ends, and 
   // Some at a time: a connection that is not made within 20 seconds is given up, on a machine that is busy too.
   for (let from = 0; from < channels.length; from += 20)
     await Promise.all(
-      channels.slice(from, from + 20).map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 })),
+      channels
+        .slice(from, from + 20)
+        .map((channel) => channel.unary(agents, 'CountAgents', {}, { deadlineMs: 60_000 })),
     );
   const { caller } = server.calls.at(-1)!;
   assert.ok(caller.kind === 'tls');
