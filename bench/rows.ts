@@ -156,6 +156,23 @@ const firstUser = 20_000;
  */
 export const scaleRows: readonly Row[] = [
   {
+    name: '50,000 entries, idle',
+    columns: [
+      { name: 'server', unit: 'MB' },
+      { name: 'server private', unit: 'MB' },
+      { name: 'CPU of the server in 20 s', unit: 'ms' },
+    ],
+    once: true,
+    async measure(side) {
+      await side.load('create-entries', '-parent', alias, '-batch', '500', '-count', '50000', '-prefix', 'many');
+      await pause(30_000);
+      const before = cpuOf(side.server.program());
+      await pause(20_000);
+      const spent = (cpuOf(side.server.program()) - before) / 1_000;
+      return [...memoryOf(side.server.program()), spent];
+    },
+  },
+  {
     name: '500 streams, 20,000 entries',
     columns: [
       { name: 'all opened at once, p50', unit: 'ms' },
