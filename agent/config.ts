@@ -1,4 +1,5 @@
 /** The agent's options: one table, checks across them, and the type everything else of the agent is written against. */
+
 import { dirname, normalize, sep } from 'node:path';
 import { brokerRules, brokerSection } from '../src/config/broker.ts';
 import { keyManagerSections, keysRules, sealSection } from '../src/config/keys.ts';
@@ -33,6 +34,7 @@ import {
   section,
   setting,
 } from '../src/config.ts';
+import { classicKeyTypeNames, keyTypeNames } from '../src/crypto/algorithms.ts';
 import { quote } from '../src/errors.ts';
 
 const second = 1000;
@@ -40,7 +42,7 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
+const keyType = choice(...keyTypeNames);
 
 export const agentTable = {
   trustDomain: required(trustDomain, 'The trust domain of the server.'),
@@ -119,7 +121,7 @@ export const agentTable = {
       'Offers them to workloads, below a server that issues them. Off, since the standard calls them incubating and may still change.',
     ),
     keyType: setting(
-      choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'),
+      choice(...classicKeyTypeNames),
       'ec-p256',
       'The key type of WIT-SVIDs, with which workloads sign their proofs.',
     ),

@@ -1,7 +1,8 @@
 /** The change of the passphrase that seals what an agent keeps. */
 import { join } from 'node:path';
 import type { RemotePorts } from '../src/keys/remote-keys.ts';
-import { type ResealedThing, requireStopped, resealFile, resealing } from '../src/keys/reseal.ts';
+import { type ResealedThing, resealFile, resealing } from '../src/keys/reseal.ts';
+import { requireStopped } from '../src/rpc/socket-path.ts';
 import type { AgentOptions } from './config.ts';
 import { secretFiles } from './state.ts';
 

@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { classicKeyTypes, generateKey, jwtAlgorithms } from '../src/crypto/algorithms.ts';
+import { classicKeyTypeNames, classicKeyTypes, generateKey, jwtAlgorithms } from '../src/crypto/algorithms.ts';
 import { privateJwk } from '../src/crypto/jwk.ts';
 import { writeFileAtomic } from '../src/run/file.ts';
 import { requireWorkloadId, trustDomainOf } from '../src/spiffe/id.ts';
@@ -20,10 +20,7 @@ export const witMint = command({
   flags: {
     spiffeId: required(id('SPIFFE-ID', 'Whose SVID it is')),
     ttl: seconds("How long it lives; the server's default otherwise"),
-    keyType: withDefault(
-      choice('TYPE', ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'], 'What kind of key'),
-      'ec-p256',
-    ),
+    keyType: withDefault(choice('TYPE', classicKeyTypeNames, 'What kind of key'), 'ec-p256'),
     signingAlgorithm: choice('ALG', algorithms, 'What the key signs proofs with; what its kind is used for otherwise'),
     write: text('DIR', 'Write token and key (a JSON Web Key, mode 0600) into this directory'),
     output,

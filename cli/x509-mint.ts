@@ -1,4 +1,4 @@
-import { generateKey } from '../src/crypto/algorithms.ts';
+import { generateKey, keyTypeNames } from '../src/crypto/algorithms.ts';
 import { makeCsr } from '../src/crypto/csr.ts';
 import { requireWorkloadId, trustDomainOf } from '../src/spiffe/id.ts';
 import { withAdmin } from './admin.ts';
@@ -16,14 +16,7 @@ export const x509Mint = command({
     spiffeId: required(id('SPIFFE-ID', 'Whose SVID it is')),
     dns: many(dnsName('A DNS name; the first is the common name too', { also: ['dnsname'] })),
     ttl: seconds("How long it lives; the server's default otherwise"),
-    keyType: withDefault(
-      choice(
-        'TYPE',
-        ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87'],
-        'What kind of key',
-      ),
-      'ec-p256',
-    ),
+    keyType: withDefault(choice('TYPE', keyTypeNames, 'What kind of key'), 'ec-p256'),
     write: text('DIR', 'Write svid.pem, key.pem and bundle.pem into this directory'),
     output,
     adminSocket,

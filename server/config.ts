@@ -31,7 +31,7 @@ import {
   section,
   setting,
 } from '../src/config.ts';
-import { isMlDsa, type KeyType } from '../src/crypto/algorithms.ts';
+import { classicKeyTypeNames, isMlDsa, type KeyType, keyTypeNames } from '../src/crypto/algorithms.ts';
 import { quote } from '../src/errors.ts';
 import { upstreamRules, upstreamSection } from './upstream/options.ts';
 
@@ -40,8 +40,8 @@ const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 const lifetime = duration(second, 3650 * day);
-const classicKeyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096');
-const keyType = choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096', 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87');
+const classicKeyType = choice(...classicKeyTypeNames);
+const keyType = choice(...keyTypeNames);
 const perSecond = count(0, 1_000_000);
 
 export const serverTable = {

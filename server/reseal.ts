@@ -6,12 +6,12 @@ import {
   type Resealed,
   type ResealedThing,
   type Resealing,
-  requireStopped,
   resealed,
   resealFile,
   resealing,
 } from '../src/keys/reseal.ts';
 import { isSealed } from '../src/keys/seal.ts';
+import { requireStopped } from '../src/rpc/socket-path.ts';
 import { sharedKeysDocument } from './authority/token-keys.ts';
 import type { ServerOptions } from './config.ts';
 import { openStore } from './store/open.ts';

@@ -12,6 +12,7 @@ import { faults, Status } from '../src/errors.ts';
 import { findAll, readSources, type Source } from './laws/source.ts';
 import { root } from './run.ts';
 import { readSecurityRecord, securityRecordPage } from './security-record.ts';
+import { readTable } from './table.ts';
 
 export interface Requirement {
   readonly id: string;
@@ -54,13 +55,12 @@ export function staleDocs(sources: readonly Source[]): string[] {
 
 /** What the standards ask for, from the table beside this file. */
 export function readRequirements(): Requirement[] {
-  const [, ...rows] = readFileSync(join(root, 'tools', 'requirements.tsv'), 'utf8')
-    .trimEnd()
-    .split('\n');
-  return rows.map((row) => {
-    const [id = '', level = '', text = '', section = ''] = row.split('\t');
-    return { id, level, text, section };
-  });
+  return readTable('requirements.tsv').map(([id = '', level = '', text = '', section = '']) => ({
+    id,
+    level,
+    text,
+    section,
+  }));
 }
 
 /** By requirement, the test files whose names (or tables of cases) carry its id. */

@@ -2,10 +2,8 @@
  * docs/security-record.md: each security bug that the programs of this field have had, and the tests that would find it
  * here. A test names the bug; a bug without a test says why.
  */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Source } from './laws/source.ts';
-import { root } from './run.ts';
+import { readTable } from './table.ts';
 
 export interface SecurityBug {
   /** As the names of tests carry it. */
@@ -17,13 +15,7 @@ export interface SecurityBug {
 }
 
 export function readSecurityRecord(): SecurityBug[] {
-  const [, ...rows] = readFileSync(join(root, 'tools', 'security-record.tsv'), 'utf8')
-    .trimEnd()
-    .split('\n');
-  return rows.map((row) => {
-    const [id = '', where = '', bug = '', why = ''] = row.split('\t');
-    return { id, where, bug, why };
-  });
+  return readTable('security-record.tsv').map(([id = '', where = '', bug = '', why = '']) => ({ id, where, bug, why }));
 }
 
 /** By bug, the test files with a test that is named after it. */

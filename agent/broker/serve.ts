@@ -5,7 +5,7 @@
 import { createPrivateKey } from 'node:crypto';
 import type { SecureContextOptions } from 'node:tls';
 import { Fault } from '../../src/errors.ts';
-import { tlsLimits, unixLimits } from '../../src/rpc/connections.ts';
+import { tlsLimits, unixLimits } from '../../src/rpc/limits.ts';
 import {
   type Call,
   type Limits,

@@ -11,6 +11,7 @@ import type { X509Signer } from '../authority/x509.ts';
 import { rememberingRights } from '../entries/authorized.ts';
 import { issueJwtSvid, type JwtProfile } from '../issue/jwt.ts';
 import { mintProfile } from '../issue/mint.ts';
+import type { SigningWorkers } from '../issue/signing-workers.ts';
 import type { IssuedToken } from '../issue/token.ts';
 import { issueWitSvid, readWitKey } from '../issue/wit.ts';
 import { type IssuedX509Svid, issueDownstreamCa, issueX509Svid } from '../issue/x509.ts';
@@ -102,15 +103,14 @@ export function svidService(context: Context): Service {
     return { ...svid, id: profile.id, by };
   }
 
-  async function mintAside(csr: Buffer, seconds: number) {
+  async function mintAside(signing: SigningWorkers, csr: Buffer, seconds: number) {
     const by = signer();
-    const ttl = seconds === 0 ? options.defaultX509SvidTtl : seconds * 1000;
-    const svid = await signing?.x509(by, { csr, entry: undefined, ttl, now: clock.now() });
+    const ttl = ttlOf(seconds, options.defaultX509SvidTtl);
+    const svid = await signing.x509(by, { csr, entry: undefined, ttl, now: clock.now() });
     return svid && { ...svid, by };
   }
 
-  async function issueAside(entry: StoredEntry, csr: Buffer) {
-    if (signing === undefined) return undefined;
+  async function issueAside(signing: SigningWorkers, entry: StoredEntry, csr: Buffer) {
     const by = signer();
     const { spiffeId: id, dnsNames } = entry;
     const ttl = ttlOf(entry.x509SvidTtl, options.defaultX509SvidTtl);
@@ -130,7 +130,7 @@ export function svidService(context: Context): Service {
 
   const methods = {
     async MintX509SVID({ csr, ttl }: { csr: Buffer; ttl: number }) {
-      const aside = signing !== undefined && ttl >= 0 ? await mintAside(csr, ttl) : undefined;
+      const aside = signing !== undefined && ttl >= 0 ? await mintAside(signing, csr, ttl) : undefined;
       const svid = aside ?? (await mint(csr, ttl));
       const { id, by } = svid;
       if (records) recordSvid(context, svid, by.authorityId, { spiffeId: id, entryId: '', agentId: '' });
@@ -177,10 +177,13 @@ export function svidService(context: Context): Service {
       const issueOne = async ({ entry_id, csr }: { entry_id: string; csr: Buffer }) => {
         if (entry_id === '') throw new Fault('input/invalid', 'missing entry ID');
         let entry = entryFor(call, entry_id);
-        const aside = await issueAside(entry, csr);
-        // Looked up again: the entry may have changed or gone meanwhile. Then what was issued is given to nobody.
-        if (aside !== undefined && entryFor(call, entry_id) === entry) return handOut(call, entry, aside, aside.by);
-        if (aside !== undefined) entry = entryFor(call, entry_id);
+        if (signing !== undefined) {
+          const aside = await issueAside(signing, entry, csr);
+          // Looked up again: the entry may have changed or gone meanwhile. Then what was issued is given to nobody.
+          const now = entryFor(call, entry_id);
+          if (aside !== undefined && now === entry) return handOut(call, entry, aside, aside.by);
+          entry = now;
+        }
         const request = readCsr(csr, placeInBatch);
         const { spki, key } = request instanceof Promise ? await request : request;
         // Looked up again: the entry may have changed or gone while its request was checked.

@@ -22,11 +22,18 @@ import {
 import { pemEncode } from './pem.ts';
 
 /** The types that tokens may be signed with too, and that every store and peer has. */
-export type ClassicKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096';
+export const classicKeyTypeNames = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'] as const;
+export type ClassicKeyType = (typeof classicKeyTypeNames)[number];
 /** FIPS 204, for certificates only. Experimental: no SPIFFE document names it and hardly a peer verifies it. */
 export type MlDsaKeyType = `ml-dsa-${MlDsaSet}`;
 export type KeyType = ClassicKeyType | MlDsaKeyType;
 type MlDsaSet = '44' | '65' | '87';
+export const keyTypeNames: readonly [...typeof classicKeyTypeNames, 'ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87'] = [
+  ...classicKeyTypeNames,
+  'ml-dsa-44',
+  'ml-dsa-65',
+  'ml-dsa-87',
+];
 export type JwtAlgorithm = 'RS256' | 'RS384' | 'RS512' | 'ES256' | 'ES384' | 'ES512' | 'PS256' | 'PS384' | 'PS512';
 export type Curve = 'P-256' | 'P-384' | 'P-521';
 export type Hash = 'sha256' | 'sha384' | 'sha512';

@@ -2,7 +2,6 @@
  * The change of a passphrase: whatever it seals is sealed anew by the next one, each thing whole or not at all. What is so
  * already is left alone, so that a change that broke off is finished by asking again.
  */
-import { connect } from 'node:net';
 import { Fault, quote } from '../errors.ts';
 import { readFileIfThere, writeFileAtomic } from '../run/file.ts';
 import type { Random } from '../run/random.ts';
@@ -31,9 +30,13 @@ export async function resealing(options: KeysOptions, ports: RemotePorts & { ran
   const { seal } = options;
   const from = await openSealer(options, ports);
   if (from === undefined || seal?.nextPassphraseFile === undefined) {
-    throw new Fault('config/invalid', 'keys.seal.nextPassphraseFile is not given, and it says to which passphrase', {
-      hint: 'Put the new passphrase into a file and give that, beside keys.seal.passphraseFile.',
-    });
+    throw new Fault(
+      'config/invalid',
+      'keys.seal.nextPassphraseFile is not given: it holds the passphrase to change to',
+      {
+        hint: 'Put the new passphrase into a file and give that, beside keys.seal.passphraseFile.',
+      },
+    );
   }
   const next = await readSecretFile(seal.nextPassphraseFile, 'next passphrase');
   const now =
@@ -69,20 +72,4 @@ export async function resealFile(path: string, by: Resealing): Promise<ResealedT
   if (content === undefined) return { name: path, result: 'already' };
   await writeFileAtomic(path, content, 0o600);
   return { name: path, result: isSealed(found.data) ? 'resealed' : 'sealed, was plain' };
-}
-
-/** Throws `state/refused` when a program serves this socket: it would write the files that are to be sealed anew. */
-export async function requireStopped(socket: string, what: string): Promise<void> {
-  const isServed = await new Promise<boolean>((resolve) => {
-    const probe = connect(socket);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
-  });
-  if (!isServed) return;
-  throw new Fault('state/refused', `the ${what} runs: it answers at ${quote(socket)}`, {
-    hint: `Stop the ${what}, give the same command again, then start it with the new passphrase.`,
-  });
 }

@@ -1,41 +1,21 @@
 /**
- * The connections of one listener: which caller is behind each, what a connection may cost, and how they end. The sockets
- * are ours, the HTTP/2 server on them is grpc-js's; plain calls are taken from it before they become calls of grpc-js.
+ * The connections of one listener: which caller is behind each, what a connection may cost, and how they end.
  */
-import {
-  constants,
-  type Http2Server,
-  type Http2Session,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from 'node:http2';
+import { constants, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Server as NetServer, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import { Fault, quote } from '../errors.ts';
+import { Fault } from '../errors.ts';
 import { type Clock, systemClock } from '../run/clock.ts';
 import { type Random, systemRandom } from '../run/random.ts';
 import { growOld } from './ageing.ts';
-import { type Call, type CallHooks, type Handler, refusedCall, serve } from './call.ts';
+import type { Call, CallHooks } from './call.ts';
 import type { Caller } from './caller.ts';
-import { type DirectMethod, directCalls, refuseStream } from './direct-call.ts';
-import { adapt, takeBytes } from './library-call.ts';
-import { loadService } from './load.ts';
-import { reflection } from './reflection.ts';
-import { refusedMessages } from './refused-messages.ts';
-import { requestBytes } from './request-bytes.ts';
+import { refuseStream } from './direct-call.ts';
+import { grpcServer, type Offered } from './grpc-server.ts';
+import { anonymousLimits, type Limits, never, smaller } from './limits.ts';
 import { type StrangerLimits, strangerLimits, strangers } from './strangers.ts';
 
-/** The handlers of one service. Methods of the contract that are not named here answer UNIMPLEMENTED. */
-export interface Service {
-  /** The full name, such as `spire.api.server.entry.v1.Entry`. */
-  readonly name: string;
-  readonly methods: Readonly<Record<string, Handler>>;
-}
-
-export interface ServeOptions {
-  readonly services: readonly Service[];
+export interface ServeOptions extends Offered {
   /** Runs before each handler; what it throws is the answer. */
   readonly guard?: (call: Call) => unknown;
   /** Told once a call: undefined when it worked. */
@@ -44,8 +24,6 @@ export interface ServeOptions {
   readonly onFault?: (call: Call, fault: Fault, ms: number) => void;
   /** Told of a connection that was refused before it could carry a call. `from` is an address, or empty. */
   readonly onRefused?: (fault: Fault, from: string) => void;
-  /** Also serve gRPC reflection of these services. */
-  readonly reflection?: boolean;
   /** Ends a connection with the certificate of its caller: its streams, with this, and a second later itself. */
   readonly endsWithSvid?: Fault;
   readonly clock?: Clock;
@@ -55,65 +33,6 @@ export interface ServeOptions {
   readonly strangers?: Partial<StrangerLimits>;
 }
 
-/** Bytes, milliseconds and numbers. */
-export interface Limits {
-  /** The largest message received. */
-  readonly messageBytes: number;
-  /** Of all requests together that have not been answered, by all connections; more are refused. */
-  readonly requestBytes: number;
-  /** Streams at a time on one connection. */
-  readonly streams: number;
-  /** Streams a second that a connection may cancel once it has cancelled a thousand; it is closed when it cancels more. */
-  readonly cancelsPerSecond: number;
-  /** Connections at a time; more are closed at once. */
-  readonly connections: number;
-  /** How long a TLS handshake may take. */
-  readonly handshakeMs: number;
-  /** A silent connection is asked for a sign of life this often, and closed when none comes for a third of it. */
-  readonly keepaliveMs: number;
-  /** After about this long a connection without a stream is ended, so that clients look the address up again. */
-  readonly connectionAgeMs: number;
-  /** After about this long one with streams is ended too. */
-  readonly streamAgeMs: number;
-  /** A connection without any stream is closed after this long. */
-  readonly idleMs: number;
-}
-
-const never = 2 ** 31 - 1;
-export const unixLimits: Limits = {
-  messageBytes: 4 << 20,
-  requestBytes: 256 << 20,
-  streams: 256,
-  // A workload that looks at the first message of a stream and leaves does no harm, however often.
-  cancelsPerSecond: 100_000,
-  connections: 16_384,
-  handshakeMs: never,
-  keepaliveMs: never,
-  connectionAgeMs: never,
-  streamAgeMs: never,
-  idleMs: never,
-};
-export const tlsLimits: Limits = {
-  messageBytes: 4 << 20,
-  requestBytes: 256 << 20,
-  streams: 256,
-  cancelsPerSecond: 33,
-  connections: 65_536,
-  handshakeMs: 10_000,
-  keepaliveMs: 60_000,
-  connectionAgeMs: 180_000,
-  // An agent's SVID is renewed more often, and its connection with it; this is for those that live for days. Longer than
-  // such an SVID lives unless told otherwise, so that a stream that ends with its SVID says so.
-  streamAgeMs: 7_200_000,
-  idleMs: 30 * 60_000,
-};
-/** A caller who has not proved anything needs two methods with small messages, and may cost little else. */
-const anonymousLimits: Partial<Limits> = {
-  messageBytes: 1 << 20,
-  requestBytes: 32 << 20,
-  streams: 16,
-  streamAgeMs: 180_000,
-};
 /** Milliseconds that an answer has to reach a caller before its stream, or connection, is broken off. */
 const lastWordMs = 1_000;
 
@@ -262,12 +181,6 @@ export function connectionTable(options: ServeOptions, limits: Limits) {
   };
 }
 
-function smaller(limits: Limits, others: Partial<Limits>): Partial<Limits> {
-  return Object.fromEntries(
-    Object.entries(others).map(([name, value]) => [name, Math.min(value, limits[name as keyof Limits])]),
-  );
-}
-
 /**
  * A caller who has the status, and does not end its request, holds its stream no longer. Not at once: what breaks a stream
  * off overtakes what was sent on it.
@@ -285,114 +198,3 @@ function closeWhenAnswered(stream: ServerHttp2Stream, clock: Clock): void {
     if (stream.sentHeaders?.['grpc-status'] !== undefined) close();
   });
 }
-
-/** What is done with the calls of those who proved nothing. */
-interface Unknown {
-  readonly requestMs: number;
-  /** Whether a call is taken; one that is not has been answered, and `refused` told why. */
-  admit(connection: string, stream: ServerHttp2Stream, refused: (fault: Fault) => void): boolean;
-}
-
-/** A grpc-js server without a listener: connections are handed to it. */
-function grpcServer(options: ServeOptions, hooks: CallHooks, limits: Limits, unknown?: Unknown) {
-  const onRefused = (method: string, connection: string, fault: Fault): void => {
-    const caller = hooks.callerOf(connection);
-    if (caller !== undefined) hooks.onDone?.(refusedCall(method, caller, fault), fault, 0);
-  };
-  const refused = refusedMessages(onRefused);
-  const server = new Server({
-    interceptors: [refused.interceptor],
-    'grpc.max_receive_message_length': limits.messageBytes,
-    'grpc.max_send_message_length': -1,
-    'grpc.max_concurrent_streams': limits.streams,
-    'grpc.max_connection_idle_ms': limits.idleMs,
-    'grpc.keepalive_time_ms': limits.keepaliveMs,
-    'grpc.keepalive_timeout_ms': Math.ceil(limits.keepaliveMs / 3),
-    'grpc.enable_channelz': 0,
-    // Megabytes of queued frames after which a connection gets no new streams.
-    'grpc-node.max_session_memory': 64,
-  });
-  // HTTP/2 rapid reset (CVE-2023-44487) is Node's to stop; grpc-js has no option for how early.
-  Object.assign((server as unknown as { commonServerOptions: object }).commonServerOptions, {
-    streamResetBurst: Math.max(1_000, limits.cancelsPerSecond),
-    streamResetRate: limits.cancelsPerSecond,
-  });
-  const methods = new Map<string, DirectMethod>();
-  for (const { name, methods: handlers } of options.services) {
-    const contract = loadService(name);
-    const unknown = Object.keys(handlers).find((method) => !(method in contract));
-    if (unknown !== undefined) throw new Error(`service ${name} has no method ${quote(unknown)}`);
-    const definition: Record<string, unknown> = {};
-    const implementation: UntypedServiceImplementation = {};
-    for (const [method, wire] of Object.entries(contract)) {
-      const served = serve(wire, handlers[method] ?? unimplemented, hooks);
-      definition[method] = { ...wire, responseSerialize: takeBytes };
-      implementation[method] = adapt(wire, served, refused);
-      if (!wire.requestStream) methods.set(wire.path, { decode: wire.requestDeserialize, serve: served });
-    }
-    server.addService(definition as ServiceDefinition, implementation);
-  }
-  if (options.reflection === true) {
-    for (const { definition, handler } of reflection(options.services.map(({ name }) => name))) {
-      server.addService({ m: { ...definition, responseSerialize: takeBytes } } as unknown as ServiceDefinition, {
-        m: adapt(definition, serve(definition, handler, hooks), refused),
-      });
-    }
-  }
-  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
-  const names = new WeakMap<Http2Session, string>();
-  const connectionOf = ({ session }: ServerHttp2Stream): string => (session && names.get(session)) ?? '';
-  const takeDirectly = directCalls({
-    methods,
-    messageBytes: limits.messageBytes,
-    held: requestBytes(limits.requestBytes),
-    requestMs: unknown?.requestMs,
-    clock: hooks.clock,
-    connectionOf,
-    onRefused,
-  });
-  let session: ServerHttp2Session | undefined;
-  // The library keeps its HTTP/2 server to itself, and with it what ends a connection without breaking its streams off.
-  const inside = server as unknown as {
-    http2Servers: Map<Http2Server, unknown>;
-    onStreamOpened(stream: ServerHttp2Stream): void;
-  };
-  for (const http2 of inside.http2Servers.keys()) {
-    http2.on('session', (made) => {
-      session = made;
-    });
-    const [library, ...others] = http2.listeners('stream');
-    if (library === undefined || others.length > 0)
-      throw new Error('grpc-js takes its streams in a way that is not known');
-    http2.removeAllListeners('stream');
-    http2.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
-      if (unknown !== undefined) {
-        const connection = connectionOf(stream);
-        const refused = (fault: Fault): void => onRefused(headers[':path'] ?? '', connection, fault);
-        if (!unknown.admit(connection, stream, refused)) return;
-      }
-      if (!takeDirectly(stream, headers)) library(stream, headers, ...more);
-      // The library counts the streams of each connection, and closes those that had none for long.
-      else inside.onStreamOpened(stream);
-    });
-  }
-  return {
-    /** Hands a connection over; it speaks HTTP/2 when this returns. Its calls know it by `name`. */
-    inject(through: Duplex, name: string): ServerHttp2Session {
-      injector.injectConnection(through);
-      const made = session as ServerHttp2Session;
-      // What a call sees as its connection's address: the only thing of a socket that grpc-js hands on. `on` gives the
-      // socket itself; `made.socket` is only a proxy for it.
-      const socket = made.socket.on('error', () => {});
-      Object.defineProperty(socket, 'remoteAddress', { value: name });
-      Object.defineProperty(socket, 'remotePort', { value: undefined });
-      names.set(made, name);
-      return made;
-    },
-    destroy: () => injector.destroy(),
-  };
-}
-
-const unimplemented: Handler = (_input, call) => {
-  throw new Fault('method/unimplemented', `${call.method} is not offered here`);
-};

@@ -12,15 +12,18 @@ import type { Live } from '../run/live.ts';
 import { keyExchange } from '../tls/key-exchange.ts';
 import { presentedChain } from '../tls/presented-chain.ts';
 import type { TlsCaller } from './caller.ts';
-import { connectionTable, type ServeOptions, tlsLimits, unixLimits, untrusted } from './connections.ts';
+import { connectionTable, type ServeOptions, untrusted } from './connections.ts';
 import { handshakesInTurn } from './handshakes.ts';
+import { tlsLimits, unixLimits } from './limits.ts';
 import { whenOpened } from './path-authority.ts';
 import { listenOnPath } from './socket-path.ts';
 import { type KernelPorts, linux, peerOf, type UnixPeer } from './unix-peer.ts';
 
 export type { Call, Handler, Send } from './call.ts';
-export type { Limits, ServeOptions, Service } from './connections.ts';
+export type { ServeOptions } from './connections.ts';
 export { type Encoded, encoded } from './encoded.ts';
+export type { Service } from './grpc-server.ts';
+export type { Limits } from './limits.ts';
 
 export interface UnixOptions extends ServeOptions {
   readonly path: string;

@@ -88,6 +88,17 @@ async function requireFree(path: string): Promise<void> {
   }
 }
 
+/**
+ * For work that may not be done beside a program: throws `state/refused` while it serves its socket.
+ * @param what the program, as one speaks of it
+ */
+export async function requireStopped(path: string, what: string): Promise<void> {
+  if (!(await answers(path))) return;
+  throw new Fault('state/refused', `the ${what} runs: it answers at ${quote(path)}`, {
+    hint: `Stop the ${what}, give the same command again, then start it anew.`,
+  });
+}
+
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path);

@@ -4,14 +4,13 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import pg from 'pg';
 import type { Fleet } from '../../bench/agents/fleet.ts';
 import { connectUnix } from '../../src/rpc/connect.ts';
 import { type ClusterServer, checksOf, startServer } from './support/cluster.ts';
 import { mutualProgram } from './support/mutual.ts';
 import { create, fleetOfOne, holds, ready, storeOf } from './support/one-agent.ts';
 import { makePlace, type Place } from './support/place.ts';
-import { type Postgres, startPostgres } from './support/postgres.ts';
+import { holdTables, type Postgres, startPostgres } from './support/postgres.ts';
 import { type Finished, type Program, run } from './support/program.ts';
 import { until } from './support/until.ts';
 
@@ -90,9 +89,7 @@ test('PostgreSQL with a table held: whoever waits is told together when one wait
   const server = await startServer(place, 'held-server', url);
   const fleet = await oneAgent(server);
   const agent = fleet.agents[0]!;
-  const blocker = new pg.Client({ connectionString: url });
-  await blocker.connect();
-  await blocker.query('begin; lock table entries in access exclusive mode');
+  const letGo = await holdTables(url, 'entries');
   const first = createByCommand(server, agent.id, '/first');
   const heldUp = async () =>
     (
@@ -117,8 +114,7 @@ test('PostgreSQL with a table held: whoever waits is told together when one wait
   const outcomes = await Promise.all(behind);
   for (const one of outcomes) assert.match((one as Error).message, /did not finish in time/);
   assert.equal(agent.status().outage, undefined);
-  await blocker.query('commit');
-  await blocker.end();
+  await letGo();
   await ready(server);
   const { rows } = await postgres.query(
     `select count(*)::int as n from entries where spiffe_id like '%/first' or spiffe_id like '%/behind/%'`,
@@ -132,9 +128,7 @@ test('PostgreSQL slower than what is asked of it: beyond what may wait all is re
   const url = await postgres.database();
   const server = await startServer(place, 'flooded-server', url);
   const fleet = await oneAgent(server);
-  const blocker = new pg.Client({ connectionString: url });
-  await blocker.connect();
-  await blocker.query('begin; lock table log_head in access exclusive mode');
+  const letGo = await holdTables(url, 'log_head');
   const admin = connectUnix(server.adminSocket);
   const ids = Array.from({ length: 1000 }, (_, i) => `none-${i}`);
   let refused = 0;
@@ -151,8 +145,7 @@ test('PostgreSQL slower than what is asked of it: beyond what may wait all is re
   await until('what is too much is refused', 60_000, () => refused >= 40);
   await until('not ready', 60_000, async () => /no answer in 3 s/.test(await storeOf(server)), 100);
   assert.equal(fleet.agents[0]!.status().outage, undefined);
-  await blocker.query('commit');
-  await blocker.end();
+  await letGo();
   const outcomes = await Promise.all(calls);
   admin.close();
   const told = outcomes.filter((outcome) => outcome !== 'done');

@@ -65,16 +65,8 @@ export async function startPostgres(place: Place, address?: string): Promise<Pos
       return true;
     });
   };
-  const query = async (text: string, url = urlOf('postgres')): Promise<pg.QueryResult> => {
-    const client = new pg.Client({ connectionString: url });
-    client.on('error', () => {});
-    await client.connect();
-    try {
-      return await client.query(text);
-    } finally {
-      await client.end();
-    }
-  };
+  const query = (text: string, url = urlOf('postgres')): Promise<pg.QueryResult> =>
+    queryOnce(text, { connectionString: url });
   await start();
   let made = 0;
   return {
@@ -106,4 +98,27 @@ export function programsOfPostgres(): string {
 export function accountOfPostgres(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   return { uid: 65534, gid: 65534 };
+}
+
+/** One statement on a connection of its own. */
+export async function queryOnce(text: string, config: pg.ClientConfig): Promise<pg.QueryResult> {
+  const client = new pg.Client(config);
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    return await client.query(text);
+  } finally {
+    await client.end();
+  }
+}
+
+/** Begins a transaction that holds these tables, so that whoever wants them waits; gives what ends it. */
+export async function holdTables(url: string, tables: string): Promise<() => Promise<void>> {
+  const blocker = new pg.Client({ connectionString: url });
+  await blocker.connect();
+  await blocker.query(`begin; lock table ${tables} in access exclusive mode`);
+  return async () => {
+    await blocker.query('commit');
+    await blocker.end();
+  };
 }

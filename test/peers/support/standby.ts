@@ -1,9 +1,9 @@
 /** A standby of a test's PostgreSQL server: a base backup that follows it over streaming replication. */
 import { chownSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import type { Place } from './place.ts';
-import { accountOfPostgres, type Postgres, programsOfPostgres } from './postgres.ts';
+import { accountOfPostgres, type Postgres, programsOfPostgres, queryOnce } from './postgres.ts';
 import type { Program } from './program.ts';
 import { until } from './until.ts';
 
@@ -50,16 +50,8 @@ export async function startStandby(place: Place, primary: Postgres, name = 'stan
     ['-D', data, ...options.flatMap((one) => ['-c', one])],
     who,
   );
-  const query = async (text: string, database = 'postgres'): Promise<pg.QueryResult> => {
-    const client = new pg.Client({ host: socket, user: 'mutual', database });
-    client.on('error', () => {});
-    await client.connect();
-    try {
-      return await client.query(text);
-    } finally {
-      await client.end();
-    }
-  };
+  const query = (text: string, database = 'postgres'): Promise<pg.QueryResult> =>
+    queryOnce(text, { host: socket, user: 'mutual', database });
   await until('the standby answers', 60_000, async () => (await query('select pg_is_in_recovery() as is')).rows[0].is);
   return {
     urlOf: (database) => `postgres://mutual@/${database}?host=${encodeURIComponent(socket)}`,
