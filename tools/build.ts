@@ -1,7 +1,7 @@
 /**
- * npm run build [-- DIRECTORY]: the program as one JavaScript file in dist/, which starts in a third of the time of the
- * sources: what is imported lazily is in it and is evaluated when it is called for. The store's worker is a second one,
- * since a thread is started from a file. Packages with native parts stay outside, and so do those that find their own files
+ * npm run build [-- DIRECTORY]: the program as JavaScript in dist/, which starts in a third of the time of the sources: one
+ * file for all commands, one for each program that runs for long, and one for each thread. What is imported lazily is in
+ * them and is evaluated when it is called for. Packages with native parts stay outside, and so do those that find their own files
  * at run time.
  */
 import {
