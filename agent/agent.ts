@@ -90,6 +90,9 @@ export interface Agent {
 /** Milliseconds that calls on the sockets have to end at close. */
 const grace = 2_000;
 
+/** How long those who wait at a start have this process for themselves, milliseconds: to connect and to be answered takes 5. */
+const callersFirst = 20;
+
 /**
  * Starts an agent. Resolves when its sockets serve: after the first synchronisation, or at once with what was kept on disk.
  * Throws the first thing that makes a start impossible, as a Fault; nothing is left running then.
@@ -365,7 +368,7 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
     if (broker !== undefined) log.info({ broker: broker.addresses }, 'brokers are served');
     log.info({ socket: options.socket, admin_socket: options.adminSocket, id: node.current()?.id }, 'agent serves');
     // Who waits for what was kept has it before the server is dialled.
-    if (isKept) follow();
+    if (isKept) undo.push(clock.after(callersFirst, follow));
 
     await clearEnded(options.adminSocket);
     const closed = running.ended.catch(async (error: unknown) => {

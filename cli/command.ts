@@ -20,7 +20,7 @@ export interface Flag<T> {
   /** Takes `true` or `false`, and may stand without a value for `true`. */
   readonly bare?: boolean;
   /** How the default reads in help, where the value alone would not say it. */
-  readonly defaultText?: string;
+  readonly defaultText?: string | undefined;
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a table of flags of any types

@@ -1,6 +1,6 @@
 /** The flags of `server run` and `agent run`, made from the programs' tables of options, and the sources they are read from. */
 
-import { flagRows, rowsWithFlag } from '../src/config/describe.ts';
+import { fallbackWords, rowsWithFlag } from '../src/config/describe.ts';
 import type { Sources } from '../src/config/read.ts';
 import type { Table } from '../src/config.ts';
 import { Fault } from '../src/errors.ts';
@@ -13,23 +13,23 @@ const configFlag = text('FILE', 'A configuration file, YAML or JSON');
 
 /** A flag an option. Values stay text: the table reads them together with the file and the variables, and reports every fault. */
 export function tableFlags(table: Table, others: Readonly<Record<string, readonly string[]>>): Flags {
-  const rows = rowsWithFlag(table);
-  const described = flagRows(table);
-  const flags: [string, Flag<unknown>][] = rows.map(({ flag, env, option }, index) => {
-    const { means, fallback, repeats, choices } = described[index]!;
+  const flags = rowsWithFlag(table).map(({ flag, env, option }): [string, Flag<unknown>] => {
+    const { kind, means } = option;
     const key = flag.slice(2).replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-    const isToggle = option.kind.placeholder === '';
+    const isToggle = kind.placeholder === '';
     return [
       key,
       {
-        value: isToggle ? 'true|false' : option.kind.placeholder,
+        value: isToggle ? 'true|false' : kind.placeholder,
         means: means.replace(/\.$/, ''),
         read: (given) => given,
         env,
-        ...(isToggle && { bare: true }),
-        ...(repeats && { many: true }),
-        ...(choices && { choices }),
-        ...(fallback !== undefined && { defaultText: fallback }),
+        // For help alone.
+        get defaultText() {
+          return fallbackWords(option);
+        },
+        ...(isToggle ? { bare: true } : kind.choices && { choices: kind.choices }),
+        ...(kind.list && { many: true }),
         ...(others[key] && { also: others[key] }),
       },
     ];

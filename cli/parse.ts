@@ -13,7 +13,7 @@ export type Parsed = { readonly help: string } | { readonly values: Record<strin
  * @throws AggregateError of `usage/invalid` Faults, or one such Fault
  */
 export function parse(command: Command, path: string, words: readonly string[]): Parsed {
-  const parser = parserOf(command, path);
+  const parser = parserOf(command, path, () => '');
   try {
     parser.parse(rewriteFlags(words, command.flags), { from: 'user' });
   } catch (error) {
@@ -69,7 +69,8 @@ function readValue(flag: Flag<unknown>, given: string | string[] | boolean | und
   return flag.read(String(given));
 }
 
-function parserOf(command: Command, path: string): Parser {
+/** @param describe what the help says of a flag: most starts print none */
+function parserOf(command: Command, path: string, describe: (flag: Flag<unknown>) => string): Parser {
   const parser = new Parser(`mutual ${path}`)
     .exitOverride()
     .configureOutput({ writeOut: () => {}, writeErr: () => {} })
@@ -82,7 +83,7 @@ function parserOf(command: Command, path: string): Parser {
   for (const [key, flag] of Object.entries(command.flags)) {
     const option = new Option(
       `--${flagName(key)}${flag.value === undefined ? '' : flag.bare ? ` [${flag.value}]` : ` <${flag.value}>`}`,
-      meaning(flag),
+      describe(flag),
     );
     option.attributeName = () => key;
     if (flag.many) option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
@@ -109,7 +110,10 @@ export function meaning(flag: Flag<unknown>): string {
 /** The help text of one command. */
 export function helpOf(command: Command, path: string): string {
   const examples = (command.examples ?? []).map(([line, does]) => `  ${does}:\n    ${line}\n`);
-  return parserOf(command, path).helpInformation() + (examples.length === 0 ? '' : `\nExamples:\n${examples.join('')}`);
+  return (
+    parserOf(command, path, meaning).helpInformation() +
+    (examples.length === 0 ? '' : `\nExamples:\n${examples.join('')}`)
+  );
 }
 
 function complaint(error: CommanderError, command: Command, path: string): Fault {

@@ -128,10 +128,23 @@ export interface Row {
 }
 
 /** All options of a table, in its order. */
-export function rowsOf(table: Table, prefix = ''): Row[] {
+export function rowsOf(table: Table): readonly Row[] {
+  let rows = knownRows.get(table);
+  if (rows === undefined) {
+    rows = rowsBelow(table, '');
+    knownRows.set(table, rows);
+  }
+  return rows;
+}
+
+/** A start asks for them four times. */
+const knownRows = new WeakMap<Table, readonly Row[]>();
+
+/** All options of a section, `prefix` being its path and a dot. */
+export function rowsBelow(table: Table, prefix: string): readonly Row[] {
   return Object.entries(table).flatMap(([key, part]) => {
     const path = `${prefix}${key}`;
-    if (part.is === 'section') return rowsOf(part.table as Table, `${path}.`);
+    if (part.is === 'section') return rowsBelow(part.table as Table, `${path}.`);
     const words = path
       .replaceAll('.', '-')
       .replaceAll(/([a-z0-9])([A-Z])/g, '$1-$2')

@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
-import { type BuildOptions, build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Plugin, transform } from 'esbuild';
 import { everyContract, printDescriptor } from '../src/rpc/load.ts';
 import { writeContracts } from '../src/rpc/write-contracts.ts';
 import { root } from './run.ts';
@@ -53,6 +53,10 @@ const smallerProtobuf: Plugin = {
   },
 };
 
+const { services, packages } = writeContracts(everyContract());
+/** The file of a package of contracts; the Workload API's has no name. */
+const contractFile = (name: string): string => `./contracts/${name === '' ? 'workload' : name}.cjs`;
+
 /** In place of src/rpc/written-contracts.ts' nothing: the contracts as code, with the least of the library that it needs. */
 const contracts: Plugin = {
   name: 'contracts',
@@ -60,7 +64,11 @@ const contracts: Plugin = {
     build.onLoad({ filter: /src\/rpc\/written-contracts\.ts$/ }, ({ path }) => ({
       contents: readFileSync(path, 'utf8').replace(
         / = undefined as [^;]*;/,
-        () => ` = { ${writeContracts(everyContract())}, library() {
+        () => ` = { services: ${services}, package(name) {
+          const file = ${JSON.stringify(Object.fromEntries([...packages.keys()].map((name) => [name, contractFile(name)])))}[name];
+          if (file === undefined) throw new Error('no contract has a package called ' + JSON.stringify(name));
+          return require(file);
+        }, library() {
           const library = ${asking('protobufjs/minimal')};
           if (!library.util.Long) { library.util.Long = ${asking('long')}; library.configure(); }
           return library;
@@ -86,6 +94,30 @@ const lazyModules = (names: string): Plugin => ({
     }));
   },
 });
+
+/** Packages that few starts need: a file each, read when it is asked for. What a program's own file holds is read at each start. */
+const apart = ['dbus-native', 'kysely', 'pg', 'prom-client', 'protobufjs/light', 'yaml'];
+const nameApart = (name: string): string => name.replace('/', '-');
+const packagesApart: Plugin = {
+  name: 'packages apart',
+  setup(build) {
+    build.onResolve({ filter: new RegExp(`^(${apart.join('|')})$`) }, ({ path }) => ({
+      path: `./packages/${nameApart(path)}.cjs`,
+      external: true,
+    }));
+  },
+};
+/** Such a file, from the package's name. */
+const onePackage: Plugin = {
+  name: 'one package',
+  setup(build) {
+    build.onResolve({ filter: /^apart:/ }, ({ path }) => ({ path: path.slice('apart:'.length), namespace: 'apart' }));
+    build.onLoad({ filter: /.*/, namespace: 'apart' }, ({ path }) => ({
+      contents: `module.exports = ${asking(path)};`,
+      resolveDir: path.startsWith('protobufjs') ? dirname(require.resolve('@grpc/proto-loader')) : root,
+    }));
+  },
+};
 
 /** Of the commands, `path` alone: what is loaded for the others is left out. */
 const onlyCommand = (path: string): Plugin => ({
@@ -127,7 +159,7 @@ const settings: BuildOptions = {
   logLevel: 'warning',
 };
 const rare = 'zlib|child_process|https?|perf_hooks|v8|vm';
-const plugins = [smallerProtobuf, contracts, lazyModules(rare)];
+const plugins = [smallerProtobuf, contracts, lazyModules(rare), packagesApart];
 await Promise.all([
   build({
     ...settings,
@@ -143,6 +175,12 @@ await Promise.all([
     plugins: [smallerProtobuf, contracts, lazyModules(`${rare}|crypto`)],
     entryPoints: workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
   }),
+  build({
+    ...settings,
+    outdir: join(made, 'packages'),
+    plugins: [onePackage, lazyModules(rare)],
+    entryPoints: apart.map((name) => ({ in: `apart:${name}`, out: nameApart(name) })),
+  }),
   // The two that run for long have files of their own, with no more in them than they need: less to read at each start.
   ...['server', 'agent'].map((program) =>
     build({
@@ -155,6 +193,12 @@ await Promise.all([
     }),
   ),
 ]);
+
+mkdirSync(join(made, 'contracts'));
+for (const [name, text] of packages) {
+  const { code } = await transform(`module.exports=${text}`, { minifySyntax: true, minifyWhitespace: true });
+  writeFileSync(join(made, contractFile(name)), code);
+}
 
 cpSync(join(root, 'proto'), join(made, 'proto'), {
   recursive: true,
@@ -173,7 +217,7 @@ if (existsSync(final)) renameSync(final, old);
 renameSync(made, final);
 rmSync(old, { recursive: true, force: true });
 
-const files = globSync('*.cjs', { cwd: final });
+const files = globSync('{*,packages/*}.cjs', { cwd: final });
 const bytes = files.reduce((sum, file) => sum + statSync(join(final, file)).size, 0);
 const main = statSync(join(final, 'mutual.cjs')).size;
 console.log(

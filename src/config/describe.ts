@@ -1,37 +1,9 @@
-/** What a table says about itself: rows for the help and completion, for `config explain`, and the reference page. */
-import { type Option, type Row, rowsOf, type Table } from '../config.ts';
+/** What a table says about itself: defaults for the help and completion, rows for `config explain`, and the reference page. */
+import { type Option, type Row, rowsBelow, rowsOf, type Table } from '../config.ts';
 import type { Reading } from './read.ts';
 
-/** What the command line needs to declare a flag. */
-export interface FlagRow {
-  /** `--admin-ids <SPIFFE-ID...>`, as commander takes it. */
-  readonly declaration: string;
-  readonly means: string;
-  readonly env: string;
-  readonly repeats: boolean;
-  readonly choices: readonly string[] | undefined;
-  /** In words, or undefined when there is none. */
-  readonly fallback: string | undefined;
-}
-
-/** One flag an option, in the table's order. */
-export function flagRows(table: Table): FlagRow[] {
-  return rowsWithFlag(table).map(({ flag, env, option }) => {
-    const { kind } = option;
-    const value = kind.placeholder === '' ? '' : ` <${kind.placeholder}${kind.list ? '...' : ''}>`;
-    return {
-      declaration: `${flag}${value}`,
-      means: option.means,
-      env,
-      repeats: kind.list === true,
-      choices: kind.placeholder === '' ? undefined : kind.choices,
-      fallback: fallbackWords(option),
-    };
-  });
-}
-
 /** The options that a command line may give. */
-export const rowsWithFlag = (table: Table): Row[] => rowsOf(table).filter(({ flag }) => flag !== '');
+export const rowsWithFlag = (table: Table): readonly Row[] => rowsOf(table).filter(({ flag }) => flag !== '');
 
 export interface ExplainRow {
   readonly path: string;
@@ -116,13 +88,13 @@ function* sections(table: Table, prefix: string): Generator<[string, string, str
     if (part.is !== 'section') continue;
     const path = `${prefix}${key}`;
     const below = part.table as Table;
-    yield [path, part.means, rowsOf(below, `${path}.`).map((row) => row.path)];
+    yield [path, part.means, rowsBelow(below, `${path}.`).map((row) => row.path)];
     yield* sections(below, `${path}.`);
   }
 }
 
 /** The default in words, or undefined when the option has none. */
-function fallbackWords(option: Option<unknown>): string | undefined {
+export function fallbackWords(option: Option<unknown>): string | undefined {
   if (option.fallback === undefined) return undefined;
   if ('words' in option.fallback) return option.fallback.words;
   const printed = option.kind.print(option.fallback.value);

@@ -8,6 +8,7 @@ import { Fault, quote } from '../errors.ts';
 import type { FileNode } from './file.ts';
 import type { Kind } from './kinds.ts';
 import { nearest } from './nearest.ts';
+import { readPlainJson } from './plain-json.ts';
 
 export interface Sources {
   /**
@@ -68,13 +69,16 @@ export async function inspectOptions<T extends Table, O = OptionsOf<T>>(
   const presentSections = new Set<string>();
 
   if (sources.file !== undefined) {
-    // Loaded only here: a program that is given no file starts faster without a YAML parser.
-    const { parseConfigFile } = await import('./file.ts');
-    const tree = parseConfigFile(sources.file.path, sources.file.text);
-    problems.push(...tree.problems);
-    if (tree.root !== undefined) {
-      collect(program.table, '', tree.root, rows, given, presentSections, problems);
+    const { path, text } = sources.file;
+    let root = readPlainJson(path, text);
+    if (root === undefined) {
+      // Loaded only here: a program starts faster without a parser of YAML.
+      const { parseConfigFile } = await import('./file.ts');
+      const tree = parseConfigFile(path, text);
+      problems.push(...tree.problems);
+      root = tree.root;
     }
+    if (root !== undefined) collect(program.table, '', root, rows, given, presentSections, problems);
   }
   warnings.push(...strangeVariables(rows, sources.env ?? {}));
 

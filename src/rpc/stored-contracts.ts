@@ -3,6 +3,7 @@
  * program reads those it is asked for and those they refer to. What it speaks it has as code (written-contracts.ts).
  */
 import type { ProtoField, ProtoNode, ProtoRoot, ProtoService, ProtoType } from './load.ts';
+import { packageOf } from './written-contracts.ts';
 
 interface Part {
   /** Packages whose messages occur in this one's. */
@@ -29,7 +30,7 @@ export function printParts(root: ProtoRoot): string {
     const nodes = node.nestedArray ?? [];
     if (own.length > 0) {
       const within = nodes.filter((each) => own.some(([called]) => called === each.name));
-      const needs = new Set(within.flatMap(referredTo).map(packageOf));
+      const needs = new Set(within.flatMap(referredTo).map(({ fullName }) => packageOf(fullName.slice(1))));
       needs.delete(name);
       parts[name] = { needs: [...needs].sort(), nested: Object.fromEntries(own) };
     }
@@ -78,15 +79,4 @@ function referredTo(node: Named): ProtoNode[] {
   });
   const found = [...inFields, ...inMethods].filter((each) => each !== null && each !== undefined);
   return [...found, ...(node.nestedArray ?? []).flatMap(referredTo)];
-}
-
-/** The package of a type: its name up to the first part that begins with a capital. */
-function packageOf({ fullName }: ProtoNode): string {
-  const names = fullName.split('.').slice(1);
-  return names
-    .slice(
-      0,
-      names.findIndex((name) => /^[A-Z]/.test(name)),
-    )
-    .join('.');
 }

@@ -5,14 +5,21 @@
 import { createRequire } from 'node:module';
 import type { ProtoEnum, ProtoField, ProtoNode, ProtoRoot, ProtoService, ProtoType } from './load.ts';
 import { protobufDirectory } from './protobuf.ts';
+import { packageOf } from './written-contracts.ts';
 
 /** A function that protobufjs has written and not run yet: its text is what it prints as. */
 type Writer = (type: ProtoType) => { toString(name?: string): string };
 
 type Named = ProtoNode & Partial<ProtoType & ProtoService & ProtoEnum> & { readonly nestedArray?: readonly Named[] };
 
-/** The text of an object as `WrittenContracts` has it, but for the library. @param root holds everything */
-export function writeContracts(root: ProtoRoot): string {
+/** Texts of objects: the services as `WrittenContracts` has them, and by its name each package, a `WrittenPackage`. */
+export interface ContractTexts {
+  readonly services: string;
+  readonly packages: ReadonlyMap<string, string>;
+}
+
+/** @param root holds everything */
+export function writeContracts(root: ProtoRoot): ContractTexts {
   const require = createRequire(`${protobufDirectory()}/`);
   const converter = require('./src/converter.js') as { fromObject: Writer; toObject: Writer };
   const { generateConstructor } = require('./src/type.js') as { generateConstructor: Writer };
@@ -24,9 +31,15 @@ export function writeContracts(root: ProtoRoot): string {
     toObject: converter.toObject,
   };
   const services: Record<string, object> = {};
-  const enums: Record<string, object> = {};
-  const types: string[] = [];
+  const packages = new Map<string, { readonly enums: Record<string, object>; readonly types: string[] }>();
   const nameOf = ({ fullName }: ProtoNode): string => fullName.replace(/^\./, '');
+
+  const ofPackage = (name: string) => {
+    const at = packageOf(name);
+    const found = packages.get(at) ?? { enums: {}, types: [] };
+    packages.set(at, found);
+    return found;
+  };
 
   const take = (node: Named): void => {
     if (node.methodsArray !== undefined) {
@@ -38,8 +51,8 @@ export function writeContracts(root: ProtoRoot): string {
           return [name, [...messages, requestStream === true, responseStream === true]];
         }),
       );
-    } else if (node.fieldsArray !== undefined) types.push(typeText(node as ProtoType));
-    else if (node.values !== undefined) enums[nameOf(node)] = node.values;
+    } else if (node.fieldsArray !== undefined) ofPackage(nameOf(node)).types.push(typeText(node as ProtoType));
+    else if (node.values !== undefined) ofPackage(nameOf(node)).enums[nameOf(node)] = node.values;
     for (const below of node.nestedArray ?? []) take(below);
   };
   const typeText = (type: ProtoType): string => {
@@ -51,5 +64,13 @@ export function writeContracts(root: ProtoRoot): string {
     return `${JSON.stringify(nameOf(type))}:[${JSON.stringify(needs)},(types,Reader,Writer,util)=>({${made.join(',')}})]`;
   };
   take(root as unknown as Named);
-  return `services:${JSON.stringify(services)},enums:${JSON.stringify(enums)},types:{${types.join(',\n')}}`;
+  return {
+    services: JSON.stringify(services),
+    packages: new Map(
+      [...packages].map(([name, { enums, types }]) => [
+        name,
+        `{enums:${JSON.stringify(enums)},types:{${types.join(',\n')}}}`,
+      ]),
+    ),
+  };
 }

@@ -13,29 +13,47 @@ interface WrittenType {
   decode(bytes: Uint8Array): object;
 }
 
-export interface WrittenContracts {
-  /** By full name, its methods: request, response, whether each is a stream. */
-  readonly services: Readonly<Record<string, Readonly<Record<string, readonly [string, string, boolean, boolean]>>>>;
+/** The messages and enums of one package, by full name. */
+export interface WrittenPackage {
   readonly enums: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  /** By full name: the type of each field, where it is a message or an enum, and the functions over those and the library. */
+  /** The type of each field, where it is a message or an enum, and the functions over those and the library. */
   readonly types: Readonly<
     Record<string, readonly [needs: readonly (string | 0)[], make: (...library: never[]) => WrittenType]>
   >;
+}
+
+export interface WrittenContracts {
+  /** By full name, its methods: request, response, whether each is a stream. */
+  readonly services: Readonly<Record<string, Readonly<Record<string, readonly [string, string, boolean, boolean]>>>>;
+  /** A file each, read when a message of it is first made. Throws for one that is not there. */
+  package(name: string): WrittenPackage;
   /** The part of protobufjs that the functions use. */
   library(): { readonly Reader: unknown; readonly Writer: unknown; readonly util: unknown };
 }
 
 export const written: WrittenContracts | undefined = undefined as WrittenContracts | undefined;
 
-/** Codecs of the messages in written contracts, each made once. Throws for a name that is not there. */
+/** The package of a message, enum or service: its full name up to the first part that begins with a capital. */
+export function packageOf(fullName: string): string {
+  const names = fullName.split('.');
+  return names
+    .slice(
+      0,
+      names.findIndex((name) => /^[A-Z]/.test(name)),
+    )
+    .join('.');
+}
+
+/** Codecs of the messages in written contracts, each made once and when it is first used, which throws for a name that is not there. */
 export function writtenCodecs(
-  { enums, types, library }: WrittenContracts,
+  { package: packageNamed, library }: WrittenContracts,
   options: object,
 ): (fullName: string) => MessageCodec {
   const made = new Map<string, object>();
   const typeOf = (name: string): object => {
     const known = made.get(name);
     if (known !== undefined) return known;
+    const { enums, types } = packageNamed(packageOf(name));
     const values = enums[name];
     if (values !== undefined) {
       const both = namesAndNumbers(values);
@@ -59,7 +77,6 @@ export function writtenCodecs(
       type ??= typeOf(fullName) as WrittenType;
       return type;
     };
-    if (types[fullName] === undefined) get();
     return {
       encode: (message) => get().encode(get().fromObject(message)).finish(),
       decode: (bytes) => get().toObject(get().decode(bytes), options),

@@ -4,21 +4,13 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { freePort } from '../peers/support/place.ts';
 
 const page = readFileSync(new URL('../../docs/broker.md', import.meta.url), 'utf8');
 const program = new URL('../../bin/mutual.js', import.meta.url).pathname;
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
-}
 
 test('the example of the page on brokers ends with the files of a workload that asked for nothing', async (t) => {
   const script = /```sh\n(# a server, an agent with a broker[\s\S]*?)```/.exec(page)?.[1];

@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, existsSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { root } from '../../tools/run.ts';
+import { freePort } from '../peers/support/place.ts';
 import { folderOf, killAfter } from '../support/programs.ts';
 
 const built = join('node_modules', '.cache', `build-${process.pid}`);
@@ -68,6 +69,39 @@ test('the built server and agent give an SVID, and end cleanly', async (t) => {
   assert.match(text, /spiffe:\/\/example\.org\/user\//);
   child.kill('SIGINT');
   assert.deepEqual(await ended, [0, null], text);
+});
+
+test('what few starts need lies beside the programs and is read when it is asked for', async (t) => {
+  const place = await folderOf(t, 'mutual-built-');
+  const config = join(place, 'server.yaml');
+  const start = (lines: string) => {
+    writeFileSync(config, `trustDomain: example.org\nlisten: 127.0.0.1:0\n${lines}`);
+    const args = ['server', 'run', '--config', config, '--data-dir', join(place, 'data')];
+    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    killAfter(t, child);
+    return child;
+  };
+  const metrics = `127.0.0.1:${await freePort()}`;
+  const measured = start(`metrics:\n  listen: ${metrics}\n`);
+  await new Promise<void>((resolve, reject) => {
+    let text = '';
+    for (const stream of [measured.stdout, measured.stderr])
+      stream.on('data', (part) => {
+        text += String(part);
+        if (text.includes('server ready')) resolve();
+      });
+    measured.once('close', () => reject(new Error(`ended early: ${text}`)));
+  });
+  const response = await fetch(`http://${metrics}/metrics`);
+  assert.match(await response.text(), /^# HELP mutual_/m);
+  measured.kill('SIGTERM');
+  await once(measured, 'close');
+
+  const refused = start('database: postgres://nobody@127.0.0.1:1/none\n');
+  let said = '';
+  for (const stream of [refused.stdout, refused.stderr]) stream.on('data', (part) => (said += String(part)));
+  await once(refused, 'close');
+  assert.match(said, /the database at 127\.0\.0\.1:1\/none cannot be reached/);
 });
 
 test('the built programs run from files of their own, and V8 takes the code that their starts have left', async (t) => {

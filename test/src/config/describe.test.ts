@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { explain, flagRows, referencePage } from '../../../src/config/describe.ts';
+import { explain, referencePage } from '../../../src/config/describe.ts';
 import { choice, listOf, text, toggle } from '../../../src/config/kinds.ts';
 import { inspectOptions, readOptions } from '../../../src/config/read.ts';
 import { optional, required, section, setting } from '../../../src/config.ts';
@@ -38,20 +38,6 @@ test('explain works without a reading, and with one that failed', async () => {
   assert.deepEqual(
     explain(table, failed).map(({ value }) => value),
     ['', '', '', '', '', ''],
-  );
-});
-
-test('flags are declared with what they take', () => {
-  assert.deepEqual(
-    flagRows(table).map(({ declaration, fallback, choices }) => [declaration, fallback, choices]),
-    [
-      ['--name <TEXT>', undefined, undefined],
-      ['--kind <a|b>', 'a', ['a', 'b']],
-      ['--ids <TEXT...>', 'none', undefined],
-      ['--quick', 'false', undefined],
-      ['--secret <TEXT>', undefined, undefined],
-      ['--log-file <TEXT>', undefined, undefined],
-    ],
   );
 });
 
