@@ -7,6 +7,7 @@ import type { ResealedThing } from '../src/keys/reseal.ts';
 import { createLog } from '../src/log.ts';
 import { systemClock } from '../src/run/clock.ts';
 import { keepCompiled } from '../src/run/compiled.ts';
+import { giveBackWhenIdle } from '../src/run/give-back.ts';
 import { boundHeap } from '../src/run/heap.ts';
 import { systemRandom } from '../src/run/random.ts';
 import { untilStopped } from '../src/run/signals.ts';
@@ -64,6 +65,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
   const clock = systemClock;
   const log = createLog({ ...options.log, clock });
   for (const warning of warnings) log.warn({}, warning);
+  let stopGivingBack = (): void => {};
   const start = async (): Promise<RunningServer> => {
     const ports = { clock, random: systemRandom, log, upstreamPatience: 60_000 };
     const begun = await begin(options, ports);
@@ -71,6 +73,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
     const server = await startServer(options, ports, begun);
     boundHeap();
     keepCompiled(clock);
+    stopGivingBack = giveBackWhenIdle(clock);
     return server;
   };
   const started = start();
@@ -87,6 +90,7 @@ export async function runServer(readSources: () => Promise<Sources>): Promise<vo
   try {
     await untilStopped(started, asked, clock);
   } finally {
+    stopGivingBack();
     log.close();
   }
 }

@@ -6,8 +6,8 @@
  * accept, read /proc/<pid>, then ask alive(). Only if it says true was what was read about that process.
  */
 import { closeSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { Fault } from '../errors.ts';
+import { cLibrary } from '../run/c-library.ts';
 
 /** A process, held so that its number cannot come to mean another one unnoticed. */
 export interface HeldProcess {
@@ -43,8 +43,6 @@ const ENOSYS = 38;
 const ENOPROTOOPT = 92;
 /** The number of pidfd_open(2), which is the same on every architecture; C libraries know it by name only lately. */
 const pidfdOpenCall = 434;
-
-const require = createRequire(import.meta.url);
 
 /**
  * Identifies the peer of a connected Unix socket by its descriptor. Throws `caller/unauthenticated` when the kernel
@@ -166,14 +164,12 @@ let loaded: Libc | undefined;
 
 function libc(): Libc {
   if (loaded === undefined) {
-    const koffi = require('koffi') as typeof import('koffi');
-    // The program itself is linked with the C library, whichever that is (glibc or musl).
-    const library = koffi.load(null);
+    const { library, errno } = cLibrary();
     loaded = {
       getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)'),
       poll: library.func('int poll(void *descriptors, unsigned long count, int timeout)'),
       syscall: library.func('long syscall(long number, long pid, long flags)'),
-      errno: () => koffi.errno(),
+      errno,
     };
   }
   return loaded;

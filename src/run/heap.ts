@@ -4,9 +4,7 @@
  * bound both, but a program cannot give itself any. These two can be changed while it runs.
  */
 import { PerformanceObserver } from 'node:perf_hooks';
-import { getHeapSpaceStatistics, getHeapStatistics, setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
-import type { Clock } from './clock.ts';
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 
 /** Bytes of the nursery, both halves. Issuing costs the same CPU with 16, 32, 64 and 128 MB. */
 const nursery = 16 << 20;
@@ -59,49 +57,4 @@ export function asBeforeBounds(work: () => void): void {
     boundGrowth();
     growNurseryBy(bounded);
   }
-}
-
-/** How often it is looked whether there is something to give back, milliseconds. */
-const every = 5_000;
-/** A program that used less of a core than this since the last look is idle. */
-const idle = 0.1;
-/** Giving back is worth a pause of the length of a full collection when it frees so much, bytes. */
-const worth = 16 << 20;
-/** Between two times it is given back, milliseconds, however little they free. */
-const leastApart = 60_000;
-
-/**
- * Gives memory back to the system whenever the program is idle and holds much that it does not use. V8 keeps what a burst
- * needed, in pages that are mostly empty, and so does the nursery; an agent that has opened thousands of connections holds
- * 50 MB for nothing. Runs until the function that it gives is called.
- */
-export function giveBackWhenIdle(clock: Clock): () => void {
-  let collect: ((options: object) => void) | undefined;
-  let last = Number.NEGATIVE_INFINITY;
-  let before = { at: clock.now(), cpu: process.cpuUsage() };
-  let cancel = (): void => {};
-  const look = (): void => {
-    const now = { at: clock.now(), cpu: process.cpuUsage() };
-    const spent = (now.cpu.user - before.cpu.user + now.cpu.system - before.cpu.system) / 1000;
-    const share = spent / Math.max(now.at - before.at, 1);
-    before = now;
-    const { total_heap_size: held, used_heap_size: used } = getHeapStatistics();
-    if (share < idle && held - used > worth && now.at - last >= leastApart) {
-      last = now.at;
-      collect ??= collector();
-      // Of the kinds of collection the only one after which the emptied pages are the system's again.
-      collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
-    }
-    cancel = clock.after(every, look);
-  };
-  cancel = clock.after(every, look);
-  return () => cancel();
-}
-
-/** V8's own `gc`, which a new context has once the flag is set. */
-function collector(): (options: object) => void {
-  setFlagsFromString('--expose-gc');
-  const gc = runInNewContext('gc') as (options: object) => void;
-  setFlagsFromString('--no-expose-gc');
-  return gc;
 }

@@ -72,7 +72,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   '@grpc/reflection': ['src/rpc/'],
   'grpc-health-check': ['src/rpc/'],
   protobufjs: ['src/rpc/'],
-  koffi: ['src/rpc/'],
+  koffi: ['src/run/'],
   pino: ['src/log.ts'],
   'prom-client': ['src/observe/'],
   'dbus-native': ['agent/workload/'],

@@ -1,0 +1,106 @@
+/**
+ * Gives memory back to the system while a program is idle. A start maps most of Node's binary, of which little is used
+ * afterwards; a burst leaves V8 pages that are mostly empty, and the C library what was freed. All of it stays resident for as
+ * long as nobody asks.
+ */
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { Clock } from './clock.ts';
+import { lettingGo } from './resident.ts';
+
+/** A program's memory, and what it has done. */
+export interface Held {
+  /** CPU time of all threads so far, milliseconds. */
+  cpu(): number;
+  /** What the process has of the machine's memory, bytes. */
+  resident(): number;
+  /** Of V8's heap: what it has and what of that is used, bytes. */
+  heap(): { readonly held: number; readonly used: number };
+  /** Collects, and gives the emptied pages of the heap back: the program stands still for tens of milliseconds. */
+  collect(): void;
+  /** Gives back what the heap has no part in; the program stands still for a few milliseconds. */
+  letGo(): Promise<void>;
+}
+
+/** How often it is looked whether there is something to give back, milliseconds. */
+const every = 4_000;
+/** A program that used less of a core than this since the last look is idle. */
+const idle = 0.1;
+/** What it frees makes either way of giving back worth its price, bytes. */
+const worth = 16 << 20;
+/** Between two collections, milliseconds, however little they free. */
+const collectApart = 60_000;
+/**
+ * Between two times that the rest is let go of, milliseconds: at least and at most. Where no load came in between, what is
+ * there again is what the program uses at rest, and it waits for twice as long each time.
+ */
+const apart = { least: 5_000, most: 600_000 };
+
+/** Gives back whenever the program is idle and holds much that it does not use, until the function that it gives is called. */
+export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess()): () => void {
+  let collectAt = clock.now();
+  let letGoAt = clock.now();
+  let wait = apart.least;
+  /** What was resident when all had been let go of. */
+  let left = 0;
+  let before = { at: clock.now(), cpu: held.cpu() };
+  let cancel = (): void => {};
+
+  const giveBack = (now: number): void => {
+    const { held: has, used } = held.heap();
+    const collects = now >= collectAt && has - used > worth;
+    if (collects) {
+      collectAt = now + collectApart;
+      held.collect();
+    }
+    // A collection frees memory of the C library too: of sockets and keys.
+    if (!collects && (now < letGoAt || held.resident() - left <= worth)) return;
+    letGoAt = now + wait;
+    wait = Math.min(2 * wait, apart.most);
+    void held.letGo().then(() => {
+      left = held.resident();
+    });
+  };
+  const look = (): void => {
+    const now = { at: clock.now(), cpu: held.cpu() };
+    const isIdle = now.cpu - before.cpu < idle * Math.max(now.at - before.at, 1);
+    before = now;
+    if (isIdle) giveBack(now.at);
+    else {
+      letGoAt = now.at;
+      wait = apart.least;
+    }
+    cancel = clock.after(every, look);
+  };
+  cancel = clock.after(every, look);
+  return () => cancel();
+}
+
+function ofThisProcess(): Held {
+  let collect: ((options: object) => void) | undefined;
+  return {
+    cpu() {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1000;
+    },
+    resident: () => process.memoryUsage.rss(),
+    heap() {
+      const { total_heap_size: held, used_heap_size: used } = getHeapStatistics();
+      return { held, used };
+    },
+    collect() {
+      collect ??= collector();
+      // Of the kinds of collection the only one after which the emptied pages are the system's again.
+      collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+    },
+    letGo: lettingGo(),
+  };
+}
+
+/** V8's own `gc`, which a new context has once the flag is set. */
+function collector(): (options: object) => void {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as (options: object) => void;
+  setFlagsFromString('--no-expose-gc');
+  return gc;
+}
