@@ -271,39 +271,6 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       agentId: () => node.current()?.id,
       ready: () => isKept || sync.status().lastSuccess > 0,
     };
-    const admin = await serveUnix({
-      path: options.adminSocket,
-      mode: 0o600,
-      clock,
-      onDone,
-      services: [
-        debugApi({
-          clock,
-          cache,
-          jwts,
-          chain: () => node.current()?.chain ?? [],
-          lastSync: () => sync.status().lastSuccess,
-          stored: () => delivery.stored,
-        }),
-        loggerApi('setLevel' in log ? log : undefined),
-        delegatedApi({
-          ...{ ...callers, clock, jwts, holdProcess },
-          isDelegate: (id) => options.authorizedDelegates.includes(id),
-        }),
-        statusApi(status, refused.latest),
-        explainApi({
-          clock,
-          methods: () => attestation.methods,
-          cache,
-          socket: options.socket,
-          agentId: () => node.current()?.id,
-          sync: sync.status,
-          catchUp: sync.catchUp,
-          refusals: refused.latest,
-        }),
-      ],
-    });
-    undo.push(() => admin.close(grace));
     const crls = (domain: TrustDomain): readonly Buffer[] =>
       domain === trustDomain ? completeFor(cache.revocations.value, cache.ownBundle.value) : [];
     const limits = callerLimits(options.limits, clock);
@@ -340,6 +307,39 @@ export async function startAgent(options: AgentOptions, ports: AgentPorts): Prom
       ],
     });
     undo.push(() => workloads.close(grace));
+    const admin = await serveUnix({
+      path: options.adminSocket,
+      mode: 0o600,
+      clock,
+      onDone,
+      services: [
+        debugApi({
+          clock,
+          cache,
+          jwts,
+          chain: () => node.current()?.chain ?? [],
+          lastSync: () => sync.status().lastSuccess,
+          stored: () => delivery.stored,
+        }),
+        loggerApi('setLevel' in log ? log : undefined),
+        delegatedApi({
+          ...{ ...callers, clock, jwts, holdProcess },
+          isDelegate: (id) => options.authorizedDelegates.includes(id),
+        }),
+        statusApi(status, refused.latest),
+        explainApi({
+          clock,
+          methods: () => attestation.methods,
+          cache,
+          socket: options.socket,
+          agentId: () => node.current()?.id,
+          sync: sync.status,
+          catchUp: sync.catchUp,
+          refusals: refused.latest,
+        }),
+      ],
+    });
+    undo.push(() => admin.close(grace));
     const broker =
       options.broker &&
       (await serveBroker(options.broker, {

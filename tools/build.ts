@@ -57,14 +57,18 @@ const { services, packages } = writeContracts(everyContract());
 /** The file of a package of contracts; the Workload API's has no name. */
 const contractFile = (name: string): string => `./contracts/${name === '' ? 'workload' : name}.cjs`;
 
-/** In place of src/rpc/written-contracts.ts' nothing: the contracts as code, with the least of the library that it needs. */
-const contracts: Plugin = {
+/**
+ * In place of src/rpc/written-contracts.ts' nothing: the contracts as code, with the least of the library that it needs.
+ * @param within packages that the first answers of a start need: in the file itself, of which V8 keeps what it has compiled
+ */
+const contracts = (...within: string[]): Plugin => ({
   name: 'contracts',
   setup(build) {
     build.onLoad({ filter: /src\/rpc\/written-contracts\.ts$/ }, ({ path }) => ({
       contents: readFileSync(path, 'utf8').replace(
         / = undefined as [^;]*;/,
         () => ` = { services: ${services}, package(name) {
+          ${within.map((name) => `if (name === ${JSON.stringify(name)}) return ${packages.get(name)};`).join('\n')}
           const file = ${JSON.stringify(Object.fromEntries([...packages.keys()].map((name) => [name, contractFile(name)])))}[name];
           if (file === undefined) throw new Error('no contract has a package called ' + JSON.stringify(name));
           return require(file);
@@ -78,7 +82,7 @@ const contracts: Plugin = {
       resolveDir: dirname(require.resolve('@grpc/proto-loader')),
     }));
   },
-};
+});
 
 /** Modules of Node that libraries ask for at once and rarely use: each is loaded when something of it is. */
 const lazyModules = (names: string): Plugin => ({
@@ -159,11 +163,11 @@ const settings: BuildOptions = {
   logLevel: 'warning',
 };
 const rare = 'zlib|child_process|https?|perf_hooks|v8|vm';
-const plugins = [smallerProtobuf, contracts, lazyModules(rare), packagesApart];
+const plugins = [smallerProtobuf, lazyModules(rare), packagesApart];
 await Promise.all([
   build({
     ...settings,
-    plugins,
+    plugins: [...plugins, contracts()],
     entryPoints: [
       { in: 'cli/main.ts', out: 'mutual' },
       { in: 'server/store/begin-thread.ts', out: 'begin-thread' },
@@ -172,7 +176,7 @@ await Promise.all([
   build({
     ...settings,
     // The store's needs cryptography for the first token or entry that is written.
-    plugins: [smallerProtobuf, contracts, lazyModules(`${rare}|crypto`)],
+    plugins: [smallerProtobuf, contracts(), lazyModules(`${rare}|crypto`)],
     entryPoints: workers.map((path) => ({ in: path, out: path.replace(/^.*\//, '').replace(/\.ts$/, '') })),
   }),
   build({
@@ -182,15 +186,16 @@ await Promise.all([
     entryPoints: apart.map((name) => ({ in: `apart:${name}`, out: nameApart(name) })),
   }),
   // The two that run for long have files of their own, with no more in them than they need: less to read at each start.
-  ...['server', 'agent'].map((program) =>
-    build({
-      ...settings,
-      plugins: [...plugins, onlyCommand(`./${program}-run.ts`)],
-      entryPoints: [{ in: 'cli/main.ts', out: `mutual-${program}` }],
-      // A function to call, as bin/built.js does: made one there, the text would be copied once more.
-      banner: { js: `(function(exports,require,module,__filename,__dirname){${settings.banner?.js}` },
-      footer: { js: '})' },
-    }),
+  ...Object.entries({ server: ['spire.api.types', 'spire.api.server.bundle.v1'], agent: [''] }).map(
+    ([program, first]) =>
+      build({
+        ...settings,
+        plugins: [...plugins, contracts(...first), onlyCommand(`./${program}-run.ts`)],
+        entryPoints: [{ in: 'cli/main.ts', out: `mutual-${program}` }],
+        // A function to call, as bin/built.js does: made one there, the text would be copied once more.
+        banner: { js: `(function(exports,require,module,__filename,__dirname){${settings.banner?.js}` },
+        footer: { js: '})' },
+      }),
   ),
 ]);
 

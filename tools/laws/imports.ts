@@ -184,7 +184,8 @@ export const imports: Law = {
         }
         if (to.startsWith('node:')) return [];
         if (builtins.has(to)) return refuse(`imports "${to}" without "node:"`);
-        const name = packageName(to);
+        // koffi's machine code comes in packages of its own, one a platform.
+        const name = packageName(to).replace(/^@koromix\/koffi-.*$/, 'koffi');
         if (!(program ? declared : toolsToo).has(name))
           return refuse(`imports ${name}, which package.json does not declare`);
         const home = homes[name];
