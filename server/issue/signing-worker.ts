@@ -1,5 +1,6 @@
 /** A thread that issues SVIDs for the first one, a few at a time (server/issue/signing-workers.ts). */
 import { parentPort, workerData } from 'node:worker_threads';
+import { collect, toCollect } from '../../src/run/collect.ts';
 import { type FromWorker, type Outcome, type SigningRules, signingTable, type ToWorker } from './signing-jobs.ts';
 
 /** After so many jobs what is done is told: about a millisecond's worth. */
@@ -22,6 +23,7 @@ async function work({ signers, jobs }: ToWorker): Promise<void> {
 port.on('messageerror', (error) => {
   throw error;
 });
-port.on('message', (message: ToWorker) => {
-  last = last.then(() => work(message));
+port.on('message', (message: ToWorker | typeof toCollect) => {
+  if (message === toCollect) collect();
+  else last = last.then(() => work(message));
 });

@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Log } from '../../src/log.ts';
 import type { Clock } from '../../src/run/clock.ts';
+import { askToCollect } from '../../src/run/collect.ts';
 import type { Random } from '../../src/run/random.ts';
 import type { JwtSigner } from '../authority/jwt.ts';
 import type { X509Signer } from '../authority/x509.ts';
@@ -115,6 +116,7 @@ export function signingWorkers(
       for (const settle of left) settle(undefined);
     });
     worker.unref();
+    askToCollect(worker);
   }
 
   function again(pause: number): void {

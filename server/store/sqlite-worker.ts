@@ -4,6 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { asFault, type Fault } from '../../src/errors.ts';
+import { collect, toCollect } from '../../src/run/collect.ts';
 import { type Head, readHead } from './log.ts';
 import { type Migrated, migrate } from './migrations/migrate.ts';
 import { type OperationName, reads, writes } from './operations.ts';
@@ -76,9 +77,17 @@ function serve(database: SqliteDatabase): void {
   const waiting: Question[] = [];
   let busy = false;
 
+  const take = (message: Question | typeof toCollect): void => {
+    if (message !== toCollect) {
+      waiting.push(message);
+      return;
+    }
+    database.shrink();
+    collect();
+  };
   const takeAll = (): void => {
     for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) {
-      waiting.push(next.message as Question);
+      take(next.message);
     }
   };
   const work = async (): Promise<void> => {
@@ -98,8 +107,8 @@ function serve(database: SqliteDatabase): void {
     }
     busy = false;
   };
-  port.on('message', (question: Question) => {
-    waiting.push(question);
+  port.on('message', (message: Question | typeof toCollect) => {
+    take(message);
     if (!busy) void work();
   });
 }

@@ -2,6 +2,7 @@
 import type { Worker } from 'node:worker_threads';
 import { asFault, Fault } from '../../src/errors.ts';
 import type { Clock } from '../../src/run/clock.ts';
+import { askToCollect } from '../../src/run/collect.ts';
 import type { Bundle } from '../../src/spiffe/bundle.ts';
 import { bounded, oneAtATime } from './bounded.ts';
 import { withBuffers } from './bundle-text.ts';
@@ -31,6 +32,7 @@ export async function openSqliteStore(start: WorkerStart, clock: Clock): Promise
   const opening = opened(worker);
   worker.postMessage(start);
   const { head, schema } = await opening;
+  askToCollect(worker);
   const recent = recentChanges(head.position);
   const { ask: askPlainly, close } = askWorker(worker, recent);
   const health = writeHealth(clock);

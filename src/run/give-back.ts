@@ -3,9 +3,9 @@
  * afterwards; a burst leaves V8 pages that are mostly empty, and the C library what was freed. All of it stays resident for as
  * long as nobody asks.
  */
-import { getHeapStatistics, setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
-import type { Clock } from './clock.ts';
+import { getHeapStatistics } from 'node:v8';
+import { type Clock, sleep } from './clock.ts';
+import { askThreadsToCollect, collect } from './collect.ts';
 import { lettingGo } from './resident.ts';
 
 /** A program's memory, and what it has done. */
@@ -18,7 +18,7 @@ export interface Held {
   heap(): { readonly held: number; readonly used: number };
   /** Collects, and gives the emptied pages of the heap back: the program stands still for tens of milliseconds. */
   collect(): void;
-  /** Gives back what the heap has no part in; the program stands still for a few milliseconds. */
+  /** Gives back what this thread's heap has no part in; the program stands still for a few milliseconds. */
   letGo(): Promise<void>;
 }
 
@@ -26,8 +26,9 @@ export interface Held {
 const every = 4_000;
 /** A program that used less of a core than this since the last look is idle. */
 const idle = 0.1;
-/** What it frees makes either way of giving back worth its price, bytes. */
+/** What it frees makes either way of giving back worth its price, bytes; of a large program, what is not the heap's costs more. */
 const worth = 16 << 20;
+const worthOf = (left: number): number => Math.max(worth, left / 8);
 /** Between two collections, milliseconds, however little they free. */
 const collectApart = 60_000;
 /**
@@ -37,11 +38,11 @@ const collectApart = 60_000;
 const apart = { least: 5_000, most: 600_000 };
 
 /** Gives back whenever the program is idle and holds much that it does not use, until the function that it gives is called. */
-export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess()): () => void {
+export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess(clock)): () => void {
   let collectAt = clock.now();
   let letGoAt = clock.now();
   let wait = apart.least;
-  /** What was resident when all had been let go of. */
+  /** The least that was resident since all was let go of. */
   let left = 0;
   let before = { at: clock.now(), cpu: held.cpu() };
   let cancel = (): void => {};
@@ -53,8 +54,10 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess()): ()
       collectAt = now + collectApart;
       held.collect();
     }
+    const resident = held.resident();
+    left = Math.min(left, resident);
     // A collection frees memory of the C library too: of sockets and keys.
-    if (!collects && (now < letGoAt || held.resident() - left <= worth)) return;
+    if (!collects && (now < letGoAt || resident - left <= worthOf(left))) return;
     letGoAt = now + wait;
     wait = Math.min(2 * wait, apart.most);
     void held.letGo().then(() => {
@@ -76,8 +79,11 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess()): ()
   return () => cancel();
 }
 
-function ofThisProcess(): Held {
-  let collect: ((options: object) => void) | undefined;
+/** What other threads free meanwhile is given back with the rest, milliseconds. */
+const threadsTake = 200;
+
+function ofThisProcess(clock: Clock): Held {
+  const letGo = lettingGo();
   return {
     cpu() {
       const { user, system } = process.cpuUsage();
@@ -88,19 +94,11 @@ function ofThisProcess(): Held {
       const { total_heap_size: held, used_heap_size: used } = getHeapStatistics();
       return { held, used };
     },
-    collect() {
-      collect ??= collector();
-      // Of the kinds of collection the only one after which the emptied pages are the system's again.
-      collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+    collect,
+    async letGo() {
+      askThreadsToCollect();
+      await sleep(clock, threadsTake);
+      await letGo();
     },
-    letGo: lettingGo(),
   };
-}
-
-/** V8's own `gc`, which a new context has once the flag is set. */
-function collector(): (options: object) => void {
-  setFlagsFromString('--expose-gc');
-  const gc = runInNewContext('gc') as (options: object) => void;
-  setFlagsFromString('--no-expose-gc');
-  return gc;
 }

@@ -15,6 +15,7 @@ import { name } from '../../../src/crypto/certificate-writer.ts';
 import { makeCsr, parseCsr } from '../../../src/crypto/csr.ts';
 import { memoryKeys } from '../../../src/keys/memory.ts';
 import { silentLog } from '../../../src/log.ts';
+import { askThreadsToCollect } from '../../../src/run/collect.ts';
 import { systemRandom } from '../../../src/run/random.ts';
 import { drivenClock } from '../../support/clock.ts';
 import { fault } from '../../support/fault.ts';
@@ -84,6 +85,30 @@ test('a token by an RSA key is the same from a worker', async (t) => {
   assert.deepEqual(await workers.jwt(signer, profile, now), await issueJwtSvid(signer, profile, now));
   assert.equal(await workers.jwt(signer, { ...profile, audience: [] }, now), undefined);
   assert.equal(await workers.jwt(signer, profile, now + 2 * day), undefined, 'the key has expired');
+});
+
+test('a worker that is asked to collect has a smaller heap and issues as before', async (t) => {
+  const threads: Worker[] = [];
+  const newThread = (...given: Parameters<typeof startThread>): Worker => {
+    const thread = startThread(...given);
+    threads.push(thread);
+    return thread;
+  };
+  const { workers } = workersOf(t, { newThread }, 1);
+  const signer = await signerOf('ec-p256');
+  const issue = () =>
+    workers.x509(signer, {
+      csr: makeCsr(generateKey('ec-p256').privateKey),
+      entry: { id: id('/db'), dnsNames: [] },
+      ttl,
+      now,
+    });
+  assert.ok(await issue());
+  const { total_heap_size: before } = await threads[0]!.getHeapStatistics();
+  askThreadsToCollect();
+  assert.ok(await issue());
+  const { total_heap_size: after } = await threads[0]!.getHeapStatistics();
+  assert.ok(after < before - (1 << 20), `${after} of ${before} bytes`);
 });
 
 test('what is wrong with a request is left to the first thread to say', async (t) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -237,4 +237,34 @@ it('what cannot cross to the thread is refused, and the store goes on', async ()
   await assert.rejects(store.entries.get((() => {}) as never), fault('system/failed', /internal error/));
   await create(store, draft('/a'));
   await store.close();
+});
+
+it('a database that shrinks gives back the pages that it kept, and reads them again; a closed one has none', (t) => {
+  const url = (name: string): string => new URL(`../../../${name}`, import.meta.url).href;
+  const source = `
+    import { readFileSync } from 'node:fs';
+    const load = (name) => import(name);
+    const { openSqlite } = await load('${url('server/store/sqlite-session.ts')}');
+    const { lettingGo } = await load('${url('src/run/resident.ts')}');
+    const { session, shrink, close } = openSqlite(process.argv[1], 1);
+    const numbers = 'with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000)';
+    await session.run('create table kept as ' + numbers + ' select i, randomblob(4000) as bytes from n');
+    const letGo = lettingGo();
+    const own = async () => {
+      await letGo();
+      return Number(/^RssAnon:\\s+(\\d+) kB$/m.exec(readFileSync('/proc/self/status', 'latin1'))[1]);
+    };
+    const before = await own();
+    shrink();
+    const after = await own();
+    await session.run('update kept set i = i + 1 where length(bytes) = 4000');
+    close();
+    shrink();
+    console.log(JSON.stringify({ before, after }));
+  `;
+  const printed = execFileSync(process.execPath, ['--input-type=module', '-e', source, pathFor(t)], {
+    encoding: 'utf8',
+  });
+  const { before, after } = JSON.parse(printed);
+  assert.ok(after < before - 8_000, printed);
 });

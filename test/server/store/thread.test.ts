@@ -4,8 +4,10 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import type { Worker } from 'node:worker_threads';
 import { openStore } from '../../../server/store/open.ts';
 import { beginThread, dropThread, takeThread } from '../../../server/store/thread.ts';
+import { askThreadsToCollect } from '../../../src/run/collect.ts';
 import { root } from '../../../tools/run.ts';
 
 test('the store that is opened next runs on the thread that was begun, and another on one of its own', async () => {
@@ -39,4 +41,19 @@ test('a thread that nobody takes keeps no program alive', async () => {
     timeout: 60_000,
   });
   assert.equal(stdout, 'begun\n');
+});
+
+test('a thread that is asked to collect has a smaller heap and answers as before', async () => {
+  beginThread();
+  const thread = (globalThis as { [key: symbol]: unknown })[Symbol.for('mutual.storeThread')] as Worker;
+  const store = await openStore({ url: 'sqlite::memory:' });
+  assert.equal(await store.journal.put('a', 'one', 0), true);
+  const { total_heap_size: before } = await thread.getHeapStatistics();
+  askThreadsToCollect();
+  assert.equal(await store.journal.put('b', 'two', 0), true);
+  const { total_heap_size: after } = await thread.getHeapStatistics();
+  assert.ok(after < before - (1 << 20), `${after} of ${before} bytes`);
+  assert.ok(await store.journal.get('a'));
+  await store.close();
+  askThreadsToCollect();
 });

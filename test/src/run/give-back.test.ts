@@ -7,11 +7,11 @@ import { drivenClock } from '../../support/clock.ts';
 
 const MB = 1 << 20;
 
-/** A program that has 40 MB when all has been let go of; `did` says what was asked of it and when, in seconds. */
-function program() {
+/** A program that has `left` MB when all has been let go of; `did` says what was asked of it and when, in seconds. */
+function program(left = 40) {
   const clock = drivenClock();
   const start = clock.now();
-  const state = { cpu: 0, resident: 80 * MB, heap: { held: 20 * MB, used: 16 * MB } };
+  const state = { cpu: 0, resident: 2 * left * MB, heap: { held: 20 * MB, used: 16 * MB } };
   const did: string[] = [];
   const say = (what: string) => did.push(`${what} at ${(clock.now() - start) / 1000}`);
   const held: Held = {
@@ -24,7 +24,7 @@ function program() {
     },
     async letGo() {
       say('lets go');
-      state.resident = 40 * MB;
+      state.resident = left * MB;
     },
   };
   return { clock, state, did, stop: giveBackWhenIdle(clock, held) };
@@ -89,6 +89,28 @@ test('a heap with much room is collected, at most once a minute, and what that f
   assert.deepEqual(did, [], 'within the minute');
   await clock.advance(4_000);
   assert.deepEqual(did, ['collects at 68', 'lets go at 68']);
+});
+
+test('a large program takes more before it is worth it', async () => {
+  const { clock, state, did } = program(800);
+  state.resident = 1_000 * MB;
+  await clock.advance(4_000);
+  state.resident += 100 * MB;
+  await clock.advance(60_000);
+  assert.deepEqual(did, ['lets go at 4']);
+  state.resident += MB;
+  await clock.advance(4_000);
+  assert.deepEqual(did, ['lets go at 4', 'lets go at 68']);
+});
+
+test('what is given back without being asked is not waited for to come again', async () => {
+  const { clock, state, did } = program(80);
+  await clock.advance(4_000);
+  state.resident = 40 * MB;
+  await clock.advance(4_000);
+  state.resident = 60 * MB;
+  await clock.advance(4_000);
+  assert.deepEqual(did, ['lets go at 4', 'lets go at 12']);
 });
 
 test('a program that has ended gives nothing back', async () => {
