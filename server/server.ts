@@ -116,15 +116,21 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
   };
   try {
     const { serverName, store: opening } = begun ?? (await begin(options, ports));
-    const store = await opening;
-    undo.push(() => store.close());
-    await store.claim(trustDomain);
+    undo.push(() =>
+      opening.then(
+        (store) => store.close(),
+        () => {},
+      ),
+    );
     const owner = { trustDomain, server: serverName, dataDir: options.dataDir };
     const seal = ports.keys ? undefined : await openSealer(options.keys, ports);
-    const sharedTokenKeys = await openSharedTokenKeys(options, owner, store.journal, { ...ports, seal });
-    undo.push(() => sharedTokenKeys?.keys.close?.());
+    // While the store is being opened.
     const keys = ports.keys ?? (await openKeys(options.keys, owner, { ...ports, seal }));
     if (!ports.keys) undo.push(() => keys.close?.());
+    const store = await opening;
+    await store.claim(trustDomain);
+    const sharedTokenKeys = await openSharedTokenKeys(options, owner, store.journal, { ...ports, seal });
+    undo.push(() => sharedTokenKeys?.keys.close?.());
 
     const running = tasks();
     undo.push(() => running.close());

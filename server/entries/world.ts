@@ -52,24 +52,34 @@ export type Memory = ReturnType<typeof emptyWorld>;
 export async function loadWorld(from: Loadable): Promise<Memory> {
   const memory = emptyWorld();
   memory.position = await from.log.position();
-  for (let after = 0; ; ) {
-    const entries = await from.entries.scan(after, batch);
-    for (const entry of entries) memory.putEntry(entry);
-    const last = entries.at(-1);
-    if (!last) break;
-    after = last.seq;
-  }
-  for (let after = 0; ; ) {
-    const nodes = await from.nodes.scan(after, batch);
-    for (const node of nodes) memory.nodes.set(node.id, node);
-    const last = nodes.at(-1);
-    if (!last) break;
-    after = last.seq;
-  }
-  for (const bundle of await from.bundles.list()) memory.bundles.set(bundle.trustDomain, bundle);
-  for (const one of await from.revocations.list()) memory.revocations.set(revocationKey(one), one);
-  for (const crl of await from.revocations.listCrls()) memory.crls.set(crl.authority, crl);
+  // All at once: in turn, each would wait for the way there and back.
+  await Promise.all([
+    scanAll(from.entries, (entry) => memory.putEntry(entry)),
+    scanAll(from.nodes, (node) => void memory.nodes.set(node.id, node)),
+    from.bundles.list().then((bundles) => {
+      for (const bundle of bundles) memory.bundles.set(bundle.trustDomain, bundle);
+    }),
+    from.revocations.list().then((revoked) => {
+      for (const one of revoked) memory.revocations.set(revocationKey(one), one);
+    }),
+    from.revocations.listCrls().then((crls) => {
+      for (const crl of crls) memory.crls.set(crl.authority, crl);
+    }),
+  ]);
   return memory;
+}
+
+/** Reads a table page by page. */
+async function scanAll<Row extends { readonly seq: number }>(
+  table: { scan(after: number, limit: number): Promise<readonly Row[]> },
+  take: (row: Row) => void,
+): Promise<void> {
+  for (let after = 0; ; ) {
+    const page = await table.scan(after, batch);
+    for (const row of page) take(row);
+    if (page.length < batch) return;
+    after = page[batch - 1]!.seq;
+  }
 }
 
 /** Applies the log from where the memory is up to `until`, which may move on meanwhile. */
