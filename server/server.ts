@@ -40,6 +40,7 @@ import { rotationService } from './api/rotation.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
+import { freshTokens } from './attest/fresh-tokens.ts';
 import { nodeAttestors } from './attest/methods.ts';
 import { startAuthorities } from './authorities.ts';
 import { openSharedTokenKeys } from './authority/token-keys.ts';
@@ -127,7 +128,8 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     // While the store is being opened.
     const keys = ports.keys ?? (await openKeys(options.keys, owner, { ...ports, seal }));
     if (!ports.keys) undo.push(() => keys.close?.());
-    const store = await opening;
+    const opened = await opening;
+    const store = { ...opened, tokens: freshTokens(opened.tokens) };
     await store.claim(trustDomain);
     const sharedTokenKeys = await openSharedTokenKeys(options, owner, store.journal, { ...ports, seal });
     undo.push(() => sharedTokenKeys?.keys.close?.());
