@@ -62,14 +62,9 @@ export async function withCaller<T>(
   }
 }
 
-/** Whether a failure is that of the connection and not an answer. */
-const unreached =
-  /ENOENT|EACCES|ECONNREFUSED|ENOTSOCK|No connection established|ECONNRESET|Connection dropped|EINVAL|ENAMETOOLONG/;
-
 async function explained(error: unknown, socket: Socket): Promise<unknown> {
   if (!(error instanceof Fault)) return error;
-  if (error.status === Status.UNAVAILABLE && unreached.test(`${error.message} ${error.detail ?? ''}`))
-    return nobodyAnswers(socket, error);
+  if (error.status === Status.UNAVAILABLE && /^cannot reach "/.test(error.message)) return nobodyAnswers(socket, error);
   if (error.status === Status.DEADLINE_EXCEEDED) {
     return new Fault('peer/unavailable', `the ${socket.who} on socket ${socket.path} did not answer in time`, {
       hint: `Try again, and see the log of the ${socket.who}.`,

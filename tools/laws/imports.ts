@@ -19,7 +19,7 @@ export const arrows: Readonly<Record<string, readonly string[]>> = {
   'src/keys/': ['src/errors.ts', 'src/crypto/', 'src/run/'],
   'src/tls/': ['src/errors.ts', 'src/crypto/', 'src/spiffe/', 'src/run/'],
   // A caller is who it proved to be: the transport hands on checked ids and certificates.
-  'src/rpc/': ['src/errors.ts', 'src/crypto/', 'src/spiffe/', 'src/run/', 'src/tls/'],
+  'src/rpc/': ['src/errors.ts', 'src/version.ts', 'src/crypto/', 'src/spiffe/', 'src/run/', 'src/tls/'],
   // From wire messages to values and back, for both programs and the command line.
   'src/wire/': ['src/errors.ts', 'src/crypto/', 'src/spiffe/', 'src/rpc/'],
   'src/config.ts': ['src/errors.ts', 'src/config/'],

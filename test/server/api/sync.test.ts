@@ -315,4 +315,6 @@ test('an agent that does not read is cut off all the same when it is banned', as
   await settle(20);
   const refused = () => server.lines.some((line) => line.includes('/Watch') && line.includes('is banned'));
   assert.ok(refused(), 'the server has ended the call though its messages were not read');
+  // What it has still to send would hold its connection open.
+  await talk.responses.return?.();
 });
