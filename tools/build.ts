@@ -100,8 +100,8 @@ const lazyModules = (names: string): Plugin => ({
 });
 
 /** Packages that few starts need: a file each, read when it is asked for. What a program's own file holds is read at each start. */
-const apart = ['dbus-native', 'kysely', 'pg', 'prom-client', 'protobufjs/light', 'yaml'];
-const nameApart = (name: string): string => name.replace('/', '-');
+const apart = ['@grpc/grpc-js', 'dbus-native', 'kysely', 'pg', 'prom-client', 'protobufjs/light', 'yaml'];
+const nameApart = (name: string): string => name.replace('@', '').replace('/', '-');
 const packagesApart: Plugin = {
   name: 'packages apart',
   setup(build) {

@@ -1,7 +1,7 @@
 /** spire.api.types.Status of one item in a batch. */
 import { asFault } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
-import { itemOk, itemStatus as statusOfItem } from '../../src/rpc/call-status.ts';
+import { itemOk, itemStatus as statusOfItem } from '../../src/rpc/status.ts';
 
 export interface WireStatus {
   code: number;

@@ -1,7 +1,7 @@
 /** What a call that ended without a status of its own ended with, as gRPC's texts map it. */
 import { constants } from 'node:http2';
 import { Status, type StatusCode } from '../errors.ts';
-import type { CallStatus } from './call-status.ts';
+import type { CallStatus } from './status.ts';
 
 /** https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md */
 const statusOfHttp: Readonly<Record<number, StatusCode>> = {

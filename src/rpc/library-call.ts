@@ -12,7 +12,7 @@ import { type Carrier, callerGone, type Serve } from './call.ts';
 import type { Encoded } from './encoded.ts';
 import { messagesOf } from './messages.ts';
 import type { RefusedMessages } from './refused-messages.ts';
-import { serviceError } from './status.ts';
+import { serviceError } from './service-error.ts';
 
 type OutgoingStream = ServerWritableStream<object, Buffer> | ServerDuplexStream<object, Buffer>;
 type Surface = ServerUnaryCall<object, Buffer> | OutgoingStream;

@@ -12,11 +12,11 @@ import {
 import { Fault, quote, Status } from '../errors.ts';
 import type { Clock } from '../run/clock.ts';
 import { httpEnding, isRefused, resetEnding } from './call-ending.ts';
-import { type CallStatus, faultOfStatus, statusIn } from './call-status.ts';
 import type { Connection } from './connection.ts';
 import type { CurrentConnection, Waiting } from './current-connection.ts';
 import { MessageReader } from './message-reader.ts';
 import { requestHeaders } from './request-headers.ts';
+import { type CallStatus, faultOfStatus, statusIn } from './status.ts';
 
 export interface CallOptions {
   /** From now. Without one a call may take for ever. */

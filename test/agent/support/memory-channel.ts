@@ -10,7 +10,8 @@ import type { CallOptions, Channel } from '../../../src/rpc/connect.ts';
 import { Encoded } from '../../../src/rpc/encoded.ts';
 import { loadService } from '../../../src/rpc/load.ts';
 import type { Service } from '../../../src/rpc/serve.ts';
-import { faultOfCall, serviceError } from '../../../src/rpc/status.ts';
+import { serviceError } from '../../../src/rpc/service-error.ts';
+import { faultOfCall } from '../../../src/rpc/status.ts';
 
 /** Called before each call; what it throws is its outcome. */
 export type Guard = (method: string, caller: Caller) => void;

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { Metadata } from '@grpc/grpc-js';
 import { Fault, type FaultCode, faults, Status } from '../../../src/errors.ts';
 import { messageCodec } from '../../../src/rpc/load.ts';
-import { faultOfCall, itemStatus, peerText, serviceError } from '../../../src/rpc/status.ts';
+import { serviceError } from '../../../src/rpc/service-error.ts';
+import { faultOfCall, itemStatus, peerText } from '../../../src/rpc/status.ts';
 
 test('every code of ours travels as its status', () => {
   for (const code of Object.keys(faults) as FaultCode[]) {
