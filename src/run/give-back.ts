@@ -24,8 +24,8 @@ export interface Held {
 
 /** How often it is looked whether there is something to give back, milliseconds. */
 const every = 4_000;
-/** A program that used less of a core than this since the last look is idle. */
-const idle = 0.1;
+/** A program that used less of a core than this since the last look is idle, or even at rest. */
+const [idle, rest] = [0.1, 0.02];
 /** What it frees makes either way of giving back worth its price, bytes; of a large program, what is not the heap's costs more. */
 const worth = 16 << 20;
 const worthOf = (left: number): number => Math.max(worth, left / 8);
@@ -33,7 +33,7 @@ const worthOf = (left: number): number => Math.max(worth, left / 8);
 const collectApart = 60_000;
 /**
  * Between two times that the rest is let go of, milliseconds: at least and at most. Where no load came in between, what is
- * there again is what the program uses at rest, and it waits for twice as long each time.
+ * there again is what the program uses for the little that it does, and it waits for twice as long each time.
  */
 const apart = { least: 5_000, most: 600_000 };
 
@@ -42,12 +42,13 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess(clock)
   let collectAt = clock.now();
   let letGoAt = clock.now();
   let wait = apart.least;
-  /** The least that was resident since all was let go of. */
+  /** The least that was resident since all was let go of: what comes above that can be let go of again. */
   let left = 0;
+  let hasJustLetGo = false;
   let before = { at: clock.now(), cpu: held.cpu() };
   let cancel = (): void => {};
 
-  const giveBack = (now: number): void => {
+  const giveBack = (now: number, isAtRest: boolean): void => {
     const { held: has, used } = held.heap();
     const collects = now >= collectAt && has - used > worth;
     if (collects) {
@@ -55,21 +56,25 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess(clock)
       held.collect();
     }
     const resident = held.resident();
-    left = Math.min(left, resident);
+    // What a program at rest needs is there again by the next look.
+    left = hasJustLetGo && isAtRest ? resident : Math.min(left, resident);
+    hasJustLetGo = false;
     // A collection frees memory of the C library too: of sockets and keys.
     if (!collects && (now < letGoAt || resident - left <= worthOf(left))) return;
     letGoAt = now + wait;
     wait = Math.min(2 * wait, apart.most);
     void held.letGo().then(() => {
       left = held.resident();
+      hasJustLetGo = true;
     });
   };
   const look = (): void => {
     const now = { at: clock.now(), cpu: held.cpu() };
-    const isIdle = now.cpu - before.cpu < idle * Math.max(now.at - before.at, 1);
+    const share = (now.cpu - before.cpu) / Math.max(now.at - before.at, 1);
     before = now;
-    if (isIdle) giveBack(now.at);
+    if (share < idle) giveBack(now.at, share < rest);
     else {
+      hasJustLetGo = false;
       letGoAt = now.at;
       wait = apart.least;
     }
