@@ -29,6 +29,12 @@ const [idle, rest] = [0.1, 0.02];
 /** What it frees makes either way of giving back worth its price, bytes; of a large program, what is not the heap's costs more. */
 const worth = 16 << 20;
 const worthOf = (left: number): number => Math.max(worth, left / 8);
+/**
+ * So much more than was left, bytes, is what objects hold that nobody has: connections that are closed keep OpenSSL's and
+ * HTTP/2's memory until they are collected, of which V8 knows little. After a storm of thousands it is most of what there is.
+ */
+const uncollected = 128 << 20;
+const uncollectedOf = (left: number): number => Math.max(uncollected, left / 2);
 /** Between two collections, milliseconds, however little they free. */
 const collectApart = 60_000;
 /**
@@ -50,15 +56,16 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess(clock)
 
   const giveBack = (now: number, isAtRest: boolean): void => {
     const { held: has, used } = held.heap();
-    const collects = now >= collectAt && has - used > worth;
-    if (collects) {
-      collectAt = now + collectApart;
-      held.collect();
-    }
     const resident = held.resident();
     // What a program at rest needs is there again by the next look.
     left = hasJustLetGo && isAtRest ? resident : Math.min(left, resident);
     hasJustLetGo = false;
+    const hasGrown = left > 0 && resident - left > uncollectedOf(left);
+    const collects = now >= collectAt && (has - used > worth || hasGrown);
+    if (collects) {
+      collectAt = now + collectApart;
+      held.collect();
+    }
     // A collection frees memory of the C library too: of sockets and keys.
     if (!collects && (now < letGoAt || resident - left <= worthOf(left))) return;
     letGoAt = now + wait;

@@ -93,6 +93,26 @@ test('a heap with much room is collected, at most once a minute, and what that f
   assert.deepEqual(did, ['collects at 68', 'lets go at 68']);
 });
 
+test('what closed connections hold is collected, though the heap has no room', async () => {
+  const { clock, state, did } = program(300);
+  state.heap = { held: 100 * MB, used: 95 * MB };
+  await clock.advance(8_000);
+  state.resident = 440 * MB;
+  await clock.advance(56_000);
+  assert.deepEqual(did, ['lets go at 4', 'lets go at 12'], 'less than half as much again');
+  state.resident = 460 * MB;
+  await clock.advance(4_000);
+  assert.deepEqual(did.slice(2), ['collects at 68', 'lets go at 68']);
+  await clock.advance(4_000);
+  state.resident = 460 * MB;
+  await clock.advance(48_000);
+  assert.deepEqual(
+    did.slice(4).map((what) => what.replace(/ at .*/, '')),
+    ['lets go'],
+    'within the minute',
+  );
+});
+
 test('a large program takes more before it is worth it', async () => {
   const { clock, state, did } = program(800);
   state.resident = 1_000 * MB;
