@@ -29,6 +29,8 @@ const [idle, rest] = [0.1, 0.02];
 /** What it frees makes either way of giving back worth its price, bytes; of a large program, what is not the heap's costs more. */
 const worth = 16 << 20;
 const worthOf = (left: number): number => Math.max(worth, left / 8);
+/** Room in V8's heap that makes a collection worth it, bytes: that of a large heap is a long one, and V8 leaves more room there by itself. */
+const roomOf = (used: number): number => Math.max(worth, used / 3);
 /**
  * So much more than was left, bytes, is what objects hold that nobody has: connections that are closed keep OpenSSL's and
  * HTTP/2's memory until they are collected, of which V8 knows little. After a storm of thousands it is most of what there is.
@@ -61,7 +63,7 @@ export function giveBackWhenIdle(clock: Clock, held: Held = ofThisProcess(clock)
     left = hasJustLetGo && isAtRest ? resident : Math.min(left, resident);
     hasJustLetGo = false;
     const hasGrown = left > 0 && resident - left > uncollectedOf(left);
-    const collects = now >= collectAt && (has - used > worth || hasGrown);
+    const collects = now >= collectAt && (has - used > roomOf(used) || hasGrown);
     if (collects) {
       collectAt = now + collectApart;
       held.collect();

@@ -113,6 +113,16 @@ test('what closed connections hold is collected, though the heap has no room', a
   );
 });
 
+test('a large heap is not collected for the room that V8 leaves in it by itself', async () => {
+  const { clock, state, did } = program(800);
+  state.heap = { held: 390 * MB, used: 300 * MB };
+  await clock.advance(600_000);
+  assert.deepEqual(did, ['lets go at 4']);
+  state.heap = { held: 410 * MB, used: 300 * MB };
+  await clock.advance(4_000);
+  assert.deepEqual(did.slice(1), ['collects at 604', 'lets go at 604']);
+});
+
 test('a large program takes more before it is worth it', async () => {
   const { clock, state, did } = program(800);
   state.resident = 1_000 * MB;
