@@ -40,7 +40,6 @@ import { rotationService } from './api/rotation.ts';
 import { svidService } from './api/svid.ts';
 import { syncService } from './api/sync.ts';
 import { trustDomainService } from './api/trust-domain.ts';
-import { freshTokens } from './attest/fresh-tokens.ts';
 import { nodeAttestors } from './attest/methods.ts';
 import { startAuthorities } from './authorities.ts';
 import { openSharedTokenKeys } from './authority/token-keys.ts';
@@ -128,8 +127,7 @@ export async function startServer(options: ServerOptions, ports: ServerPorts, be
     // While the store is being opened.
     const keys = ports.keys ?? (await openKeys(options.keys, owner, { ...ports, seal }));
     if (!ports.keys) undo.push(() => keys.close?.());
-    const opened = await opening;
-    const store = { ...opened, tokens: freshTokens(opened.tokens) };
+    const store = await opening;
     await store.claim(trustDomain);
     const sharedTokenKeys = await openSharedTokenKeys(options, owner, store.journal, { ...ports, seal });
     undo.push(() => sharedTokenKeys?.keys.close?.());

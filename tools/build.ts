@@ -1,8 +1,8 @@
 /**
  * npm run build [-- DIRECTORY]: the program as JavaScript in dist/, which starts in a third of the time of the sources: one
  * file for all commands, one for each program that runs for long, and one for each thread. What is imported lazily is in
- * them and is evaluated when it is called for. Packages with native parts stay outside, and so do those that find their own files
- * at run time.
+ * them and is evaluated when it is called for; what few starts need lies beside them. Packages with native parts stay
+ * outside, and so do those that find their own files at run time.
  */
 import {
   cpSync,
@@ -67,12 +67,12 @@ const contracts = (...within: string[]): Plugin => ({
     build.onLoad({ filter: /src\/rpc\/written-contracts\.ts$/ }, ({ path }) => ({
       contents: readFileSync(path, 'utf8').replace(
         / = undefined as [^;]*;/,
-        () => ` = { services: ${services}, package(name) {
-          ${within.map((name) => `if (name === ${JSON.stringify(name)}) return ${packages.get(name)};`).join('\n')}
+        () => ` = { services: ${services}, package: ((kept) => (name) => {
+          ${within.map((name) => `if (name === ${JSON.stringify(name)}) return kept[name] ??= ${packages.get(name)};`).join('\n')}
           const file = ${JSON.stringify(Object.fromEntries([...packages.keys()].map((name) => [name, contractFile(name)])))}[name];
           if (file === undefined) throw new Error('no contract has a package called ' + JSON.stringify(name));
           return require(file);
-        }, library() {
+        })({}), library() {
           const library = ${asking('protobufjs/minimal')};
           if (!library.util.Long) { library.util.Long = ${asking('long')}; library.configure(); }
           return library;

@@ -3,22 +3,11 @@ import { test } from 'node:test';
 import type { Command } from '../../cli/command.ts';
 import { tableFlags } from '../../cli/config-flags.ts';
 import { helpOf, parse } from '../../cli/parse.ts';
-import { choice, listOf, text, toggle } from '../../src/config/kinds.ts';
-import { optional, required, section, setting } from '../../src/config.ts';
+import { table } from '../support/options.ts';
 
 const command: Command = {
   summary: 'Try',
-  flags: tableFlags(
-    {
-      name: required(text, 'The name.'),
-      kind: setting(choice('a', 'b'), 'a', 'The kind.'),
-      ids: setting(listOf(text), [], 'Names.'),
-      quick: setting(toggle, false, 'Whether.'),
-      secret: optional(text, 'The secret.', { secret: true }),
-      log: section('The log.', { file: optional(text, 'The file.') }),
-    },
-    { name: ['title'] },
-  ),
+  flags: tableFlags(table, { name: ['title'] }),
   run: async () => 0,
 };
 

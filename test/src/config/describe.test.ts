@@ -1,18 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { explain, referencePage } from '../../../src/config/describe.ts';
-import { choice, listOf, text, toggle } from '../../../src/config/kinds.ts';
 import { inspectOptions, readOptions } from '../../../src/config/read.ts';
-import { optional, required, section, setting } from '../../../src/config.ts';
+import { table } from '../../support/options.ts';
 
-const table = {
-  name: required(text, 'The name.'),
-  kind: setting(choice('a', 'b'), 'a', 'The kind.'),
-  ids: setting(listOf(text), [], 'Names.'),
-  quick: setting(toggle, false, 'Whether.'),
-  secret: optional(text, 'The secret.', { secret: true }),
-  log: section('The log.', { file: optional(text, 'The file.') }),
-} as const;
 const program = { name: 'server', table, rules: [] };
 
 test('explain gives each value with where it came from, and no secret', async () => {
